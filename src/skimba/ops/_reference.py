@@ -1,0 +1,63 @@
+"""Readable reference implementations in plain PyTorch: the ground truth of every kernel."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    gap: Tensor | None,
+    step: Tensor | None,
+    reverse: bool,
+) -> Tensor:
+    """See :func:`skimba.selective_scan`. One step of the recurrence after the other, in float32 (float64 for such inputs)."""
+    dtype = torch.promote_types(u.dtype, torch.float32)
+    x, dt, B, C = (t.to(dtype) for t in (u, delta, B, C))
+    if delta_bias is not None:
+        dt = dt + delta_bias
+    dt = F.softplus(dt)  # (b l e)
+    if step is not None:
+        dt = dt * step[..., None]
+    time = dt
+    if gap is not None:
+        time = dt + (gap[..., None] if gap.dim() == 2 else gap)
+    inputs = dt * x
+    h = x.new_zeros(x.shape[0], x.shape[2], A.shape[1])  # (b e n)
+    ys: list[Tensor] = []
+    steps = range(x.shape[1])
+    for t in reversed(steps) if reverse else steps:
+        h = torch.exp(time[:, t, :, None] * A) * h + inputs[:, t, :, None] * B[:, t, None]
+        ys.append((h * C[:, t, None]).sum(-1))
+    y = torch.stack(ys[::-1] if reverse else ys, dim=1)
+    if D is not None:
+        y = y + D * x
+    if z is not None:
+        y = y * F.silu(z.to(dtype))
+    return y.to(u.dtype)
+
+
+def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor, reverse: bool) -> Tensor:
+    """See :func:`skimba.ops.causal_conv1d`."""
+    channels, width = weight.shape
+    padding = (0, width - 1) if reverse else (width - 1, 0)
+    kernel = (weight.flip(1) if reverse else weight)[:, None].to(x.dtype)
+    y = F.conv1d(F.pad(x.transpose(1, 2), padding), kernel, bias.to(x.dtype), groups=channels)
+    return F.silu(y).transpose(1, 2)
+
+
+def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """See :func:`skimba.ops.depthwise_conv2d`."""
+    padding = (weight.shape[1] // 2, weight.shape[2] // 2)
+    channels_first = x.permute(0, 3, 1, 2)
+    y = F.conv2d(channels_first, weight[:, None].to(x.dtype), bias.to(x.dtype), padding=padding, groups=weight.shape[0])
+    return F.silu(y).permute(0, 2, 3, 1)
