@@ -1,0 +1,170 @@
+// The only file that knows Python. Arguments are addresses, sizes and strides of tensors that the Python layer has checked:
+// an nb::ndarray goes through DLPack, which costs microseconds per tensor, and a Vim forward makes a hundred such calls.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <new>
+#include <stdexcept>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "kernels.h"
+
+namespace nb = nanobind;
+using namespace skimba;
+
+namespace {
+
+std::vector<const Kernels*> runnable() {  // best last
+  std::vector<const Kernels*> found = {&baseline::kernels};
+#if defined(SKIMBA_X86)
+  __builtin_cpu_init();
+  bool fma = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  if (fma) found.push_back(&avx2::kernels);
+  if (fma && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+    found.push_back(&avx512::kernels);
+#endif
+  return found;
+}
+
+std::atomic<const Kernels*> in_use{runnable().back()};
+
+std::vector<std::string> variants() {
+  std::vector<std::string> names;
+  for (const Kernels* k : runnable()) names.emplace_back(k->name);
+  return names;
+}
+
+void use_variant(const std::string& name) {
+  for (const Kernels* k : runnable())
+    if (name == k->name) return in_use.store(k);
+  throw nb::value_error(("this CPU cannot run the variant '" + name + "'").c_str());
+}
+
+struct Free { void operator()(char* p) const { ::operator delete(p, std::align_val_t(64)); } };
+
+// Scratch of the calling thread, kept from call to call: mapping it anew would cost more than many kernels.
+char* workspace(size_t size) {
+  thread_local std::unique_ptr<char, Free> memory;
+  thread_local size_t capacity = 0;
+  if (size > capacity) {
+    memory.reset();
+    capacity = 0;
+    memory.reset(static_cast<char*>(::operator new(size, std::align_val_t(64))));
+    capacity = size;
+  }
+  return memory.get();
+}
+
+using Operand = std::tuple<uintptr_t, int64_t, int64_t>;  // address, batch stride, token stride
+template <class T> T* pointer(uintptr_t address) { return reinterpret_cast<T*>(address); }
+Rows rows(const Operand& x) { return {pointer<void>(std::get<0>(x)), std::get<1>(x), std::get<2>(x)}; }
+
+using Sizes = std::tuple<int64_t, int64_t, int64_t, int64_t>;  // b l e n
+using Flags = std::tuple<bool, bool, bool, int>;               // bf16, reverse, gap_per_channel, threads
+
+ScanArgs scan_args(const Sizes& s, const Flags& f, const Operand& u, const Operand& delta, const Operand& B,
+                   const Operand& C, const Operand& z, const Operand& gap, const Operand& step, uintptr_t A, uintptr_t D,
+                   uintptr_t delta_bias) {
+  auto [b, l, e, n] = s;
+  auto [bf16, reverse, gap_per_channel, threads] = f;
+  return {b,       l,       e,         n,          bf16,        reverse,           gap_per_channel,
+          threads, rows(u), rows(delta), rows(B),  rows(C),     rows(z),           rows(gap),
+          rows(step), pointer<float>(A), pointer<float>(D), pointer<float>(delta_bias), nullptr};
+}
+
+void scan(const Sizes& s, const Flags& f, const Operand& u, const Operand& delta, const Operand& B, const Operand& C,
+          const Operand& z, const Operand& gap, const Operand& step, uintptr_t A, uintptr_t D, uintptr_t delta_bias,
+          uintptr_t y) {
+  ScanArgs args = scan_args(s, f, u, delta, B, C, z, gap, step, A, D, delta_bias);
+  args.y = pointer<void>(y);
+  const Kernels* k = in_use;
+  k->scan(args, workspace(k->scan_workspace(args)));
+}
+
+using ScanOutputs = std::tuple<uintptr_t, uintptr_t, uintptr_t, uintptr_t, uintptr_t, uintptr_t, uintptr_t, uintptr_t,
+                               uintptr_t, uintptr_t>;  // in the order of the operator's arguments
+
+void scan_backward(const Sizes& s, const Flags& f, const Operand& u, const Operand& delta, const Operand& B,
+                   const Operand& C, const Operand& z, const Operand& gap, const Operand& step, uintptr_t A, uintptr_t D,
+                   uintptr_t delta_bias, const Operand& grad, const ScanOutputs& out) {
+  ScanArgs args = scan_args(s, f, u, delta, B, C, z, gap, step, A, D, delta_bias);
+  auto [gu, gdelta, gA, gB, gC, gD, gz, gbias, ggap, gstep] = out;
+  ScanGrads grads = {rows(grad),        pointer<void>(gu),  pointer<void>(gdelta), pointer<void>(gB),
+                     pointer<void>(gC), pointer<void>(gz),  pointer<float>(gA),    pointer<float>(gD),
+                     pointer<float>(gbias), pointer<float>(ggap), pointer<float>(gstep)};
+  const Kernels* k = in_use;
+  k->scan_backward(args, grads, workspace(k->scan_backward_workspace(args)));
+}
+
+using Grid = std::tuple<int64_t, int64_t, int64_t, int64_t>;                // b h w e
+using Taps = std::tuple<int64_t, int64_t, int64_t, int64_t>;                // kh kw pad_top pad_left
+using Image = std::tuple<uintptr_t, int64_t, int64_t, int64_t>;             // address, batch, row and column stride
+
+ConvArgs conv_args(const Grid& grid, const Taps& taps, bool bf16, int threads, const Image& x, uintptr_t weight,
+                   uintptr_t bias) {
+  auto [b, h, w, e] = grid;
+  auto [kh, kw, top, left] = taps;
+  auto [data, batch, row, col] = x;
+  return {b, h, w, e, kh, kw, top, left, bf16, threads, pointer<void>(data), batch, row, col,
+          pointer<float>(weight), pointer<float>(bias), nullptr};
+}
+
+void conv(const Grid& grid, const Taps& taps, bool bf16, int threads, const Image& x, uintptr_t weight, uintptr_t bias,
+          uintptr_t y) {
+  ConvArgs args = conv_args(grid, taps, bf16, threads, x, weight, bias);
+  args.y = pointer<void>(y);
+  const Kernels* k = in_use;
+  k->conv(args, workspace(k->conv_workspace(args)));
+}
+
+void conv_backward(const Grid& grid, const Taps& taps, bool bf16, int threads, const Image& x, uintptr_t weight,
+                   uintptr_t bias, const Image& grad, uintptr_t gx, uintptr_t gweight, uintptr_t gbias) {
+  ConvArgs args = conv_args(grid, taps, bf16, threads, x, weight, bias);
+  auto [data, batch, row, col] = grad;
+  ConvGrads grads = {pointer<void>(data), batch, row, col, pointer<void>(gx), pointer<float>(gweight),
+                     pointer<float>(gbias)};
+  const Kernels* k = in_use;
+  k->conv_backward(args, grads, workspace(k->conv_backward_workspace(args)));
+}
+
+// Whether all of rows of floats are >= 0: one pass, and NaN fails.
+bool nonnegative(uintptr_t address, int64_t b, int64_t l, int64_t width, int64_t batch, int64_t token) {
+  const float* p = pointer<float>(address);
+  bool good = true;
+  for (int64_t i = 0; i < b; ++i)
+    for (int64_t j = 0; j < l; ++j)
+      for (int64_t q = 0; q < width; ++q) good &= p[i * batch + j * token + q] >= 0.0f;
+  return good;
+}
+
+void map(int function, uintptr_t x, uintptr_t y, int64_t count) {
+  in_use.load()->map(function, pointer<float>(x), pointer<float>(y), count);
+}
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+  using Release = nb::call_guard<nb::gil_scoped_release>;
+  m.def("variants", &variants);
+  m.def("in_use", [] { return std::string(in_use.load()->name); });
+  m.def("select", &use_variant);
+#if defined(_OPENMP)
+  m.attr("openmp") = true;
+#else
+  m.attr("openmp") = false;
+#endif
+  m.def("scan", &scan, Release());
+  m.def("scan_backward", &scan_backward, Release());
+  m.def("conv", &conv, Release());
+  m.def("conv_backward", &conv_backward, Release());
+  m.def("nonnegative", &nonnegative, Release());
+  m.def("map", &map, Release());
+}

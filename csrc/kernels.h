@@ -1,0 +1,64 @@
+// What the kernels take: pointers, sizes, strides in elements. Plain data only, so that every instruction set's copy of
+// the kernels may include it. Axis letters: b batch, l tokens, e channels, n states, h w grid, k kernel.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+namespace skimba {
+
+struct Rows {  // a (b, tokens, channels) operand with unit stride on the channels; data is null when it is not given
+  const void* data;
+  int64_t batch, token;
+};
+
+struct ScanArgs {
+  int64_t b, l, e, n;
+  bool bf16, reverse, gap_per_channel;
+  int threads;
+  Rows u, delta, B, C, z;      // float or bfloat16
+  Rows gap, step;              // float
+  const float *A, *D, *delta_bias;
+  void* y;                     // (b l e), float or bfloat16
+};
+
+struct ScanGrads {
+  Rows grad;                              // of y
+  void *u, *delta, *B, *C, *z;            // contiguous, in the dtype of u
+  float *A, *D, *delta_bias, *gap, *step;
+};
+
+struct ConvArgs {  // silu of a depthwise convolution over a channels-last grid; a sequence is a grid of one row
+  int64_t b, h, w, e, kh, kw, pad_top, pad_left;
+  bool bf16;
+  int threads;
+  const void* x;
+  int64_t x_batch, x_row, x_col;
+  const float *weight, *bias;  // (e kh kw), (e)
+  void* y;                     // (b h w e)
+};
+
+struct ConvGrads {
+  const void* grad;
+  int64_t batch, row, col;
+  void* x;
+  float *weight, *bias;
+};
+
+struct Kernels {
+  const char* name;
+  size_t (*scan_workspace)(const ScanArgs&);
+  void (*scan)(const ScanArgs&, char* workspace);
+  size_t (*scan_backward_workspace)(const ScanArgs&);
+  void (*scan_backward)(const ScanArgs&, const ScanGrads&, char* workspace);
+  size_t (*conv_workspace)(const ConvArgs&);
+  void (*conv)(const ConvArgs&, char* workspace);
+  size_t (*conv_backward_workspace)(const ConvArgs&);
+  void (*conv_backward)(const ConvArgs&, const ConvGrads&, char* workspace);
+  void (*map)(int function, const float* x, float* y, int64_t count);  // for tests: exp2, exp, softplus, silu
+};
+
+namespace baseline { extern const Kernels kernels; }
+namespace avx2 { extern const Kernels kernels; }
+namespace avx512 { extern const Kernels kernels; }
+
+}  // namespace skimba

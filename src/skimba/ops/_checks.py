@@ -1,0 +1,67 @@
+"""What the operators accept: every refusal says what was got and what is allowed, before any work."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from skimba.ops import native
+
+Backend = Literal["auto", "reference", "cpu"]
+CPU_DTYPES = (torch.float32, torch.bfloat16)
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+def choose(backend: str, x: Tensor) -> str:
+    """The backend to run: only ``auto`` chooses, a named one that cannot run raises its reason."""
+    if backend == "reference":
+        return backend
+    if backend not in ("auto", "cpu"):
+        raise ValueError(f"backend must be 'auto', 'reference' or 'cpu', got {backend!r}")
+    able = native.UNAVAILABLE is None and x.dtype in CPU_DTYPES and x.device.type == "cpu"
+    if able:
+        return "cpu"
+    if backend == "auto":
+        return "reference"
+    if native.UNAVAILABLE is not None:
+        raise RuntimeError(f"backend 'cpu' cannot run: {native.UNAVAILABLE}")
+    raise TypeError(f"backend 'cpu' needs float32 or bfloat16 on cpu, got {x.dtype} on {x.device}")
+
+
+def check(name: str, x: Tensor, shapes: tuple[tuple[int, ...], ...], like: Tensor) -> None:
+    """One of ``shapes``, a floating dtype, the device of ``like``."""
+    if tuple(x.shape) not in shapes:
+        allowed = " or ".join(str(s) for s in shapes)
+        raise ValueError(f"{name} must have shape {allowed}, got {tuple(x.shape)}")
+    if x.dtype not in DTYPES:
+        raise TypeError(f"{name} must have a floating dtype, got {x.dtype}")
+    if x.device != like.device:
+        raise ValueError(f"{name} must be on {like.device}, got {x.device}")
+
+
+def check_data(name: str, x: Tensor, axes: str) -> None:
+    """The operand that gives the sizes: its rank, no empty axis but the batch, a floating dtype."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a Tensor, got {type(x).__name__}")
+    if x.dim() != len(axes.split()):
+        raise ValueError(f"{name} must have shape ({axes}), got {tuple(x.shape)}")
+    if 0 in x.shape[1:]:
+        raise ValueError(f"{name} ({axes}) must have at least one element on every axis but b, got {tuple(x.shape)}")
+    if x.dtype not in DTYPES:
+        raise TypeError(f"{name} must have a floating dtype, got {x.dtype}")
+
+
+def check_nonnegative(name: str, x: Tensor) -> None:
+    """No negative value and no NaN; not looked at while tracing, where there are no values."""
+    if torch.compiler.is_compiling() or type(x) not in (Tensor, torch.nn.Parameter) or x.device.type == "meta":
+        return
+    if native.UNAVAILABLE is None and x.dtype == torch.float32 and x.device.type == "cpu":
+        from skimba.ops import _cpu
+
+        good = _cpu.nonnegative(x)
+    else:
+        good = bool((x >= 0).all())
+    if not good:
+        raise ValueError(f"{name} must be >= 0 and not NaN, got a minimum of {float(x.detach().min())}")

@@ -1,0 +1,150 @@
+"""The ``cpu`` backend: hands addresses, sizes and strides of checked tensors to the C++ kernels (``csrc/``)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from skimba.ops.native import _native
+
+Operand = tuple[int, int, int]
+Image = tuple[int, int, int, int]
+_ABSENT: Operand = (0, 0, 0)
+
+
+def _operand(x: Tensor | None) -> Operand:
+    """Address, batch stride and token stride."""
+    return _ABSENT if x is None else (x.data_ptr(), x.stride(0), x.stride(1))
+
+
+def _pointer(x: Tensor | None) -> int:
+    return 0 if x is None else x.data_ptr()
+
+
+def _unit(x: Tensor | None) -> Tensor | None:
+    """``x`` with unit stride on the last axis, which is all that the kernels need."""
+    return x if x is None or x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
+
+
+def _parameter(x: Tensor | None) -> Tensor | None:
+    return None if x is None else x.contiguous()
+
+
+ScanCall = tuple[list[Tensor | None], tuple[object, ...]]
+
+
+def _scan_call(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    gap: Tensor | None,
+    step: Tensor | None,
+    reverse: bool,
+) -> ScanCall:
+    """The kernel's arguments, and the tensors that must outlive the call."""
+    batch, length, channels = u.shape
+    gap_per_channel = gap is not None and gap.dim() == 3
+    rows = [_unit(u), _unit(delta), _unit(B), _unit(C), _unit(z), _unit(gap) if gap_per_channel else gap, step]
+    parameters = [_parameter(A), _parameter(D), _parameter(delta_bias)]
+    sizes = (batch, length, channels, A.shape[1])
+    flags = (u.dtype == torch.bfloat16, reverse, gap_per_channel, torch.get_num_threads())
+    return [*rows, *parameters], (sizes, flags, *map(_operand, rows), *map(_pointer, parameters))
+
+
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    gap: Tensor | None,
+    step: Tensor | None,
+    reverse: bool,
+) -> Tensor:
+    _alive, call = _scan_call(u, delta, A, B, C, D, z, delta_bias, gap, step, reverse)
+    y = torch.empty(u.shape, dtype=u.dtype)
+    _native.scan(*call, y.data_ptr())
+    return y
+
+
+def selective_scan_backward(
+    grad: Tensor,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    gap: Tensor | None,
+    step: Tensor | None,
+    reverse: bool,
+) -> tuple[Tensor, ...]:
+    """Gradients of all tensor arguments in their order; an empty tensor for each that is not given."""
+    _alive, call = _scan_call(u, delta, A, B, C, D, z, delta_bias, gap, step, reverse)
+    grad = grad if grad.stride(-1) == 1 else grad.contiguous()
+    grads = scan_gradients(u, delta, A, B, C, D, z, delta_bias, gap, step)
+    _native.scan_backward(*call, _operand(grad), tuple(g.data_ptr() if g.numel() else 0 for g in grads))
+    return grads
+
+
+def scan_gradients(*inputs: Tensor | None) -> tuple[Tensor, ...]:
+    """What :func:`selective_scan_backward` returns, not yet filled."""
+    return tuple(torch.empty(0) if x is None else torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in inputs)
+
+
+ConvCall = tuple[list[Tensor], tuple[object, ...]]
+
+
+def _image(x: Tensor) -> tuple[Tensor, Image]:
+    x = x if x.stride(-1) == 1 else x.contiguous()
+    return x, (x.data_ptr(), x.stride(0), x.stride(1), x.stride(2))
+
+
+def _conv_call(x: Tensor, weight: Tensor, bias: Tensor, pad_top: int, pad_left: int) -> ConvCall:
+    x, image = _image(x)
+    weight, bias = weight.contiguous(), bias.contiguous()
+    taps = (weight.shape[1], weight.shape[2], pad_top, pad_left)
+    flags = (x.dtype == torch.bfloat16, torch.get_num_threads())
+    return [x, weight, bias], (tuple(x.shape), taps, *flags, image, weight.data_ptr(), bias.data_ptr())
+
+
+def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor, pad_top: int, pad_left: int) -> Tensor:
+    _alive, call = _conv_call(x, weight, bias, pad_top, pad_left)
+    y = torch.empty(x.shape, dtype=x.dtype)
+    _native.conv(*call, y.data_ptr())
+    return y
+
+
+def depthwise_conv_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, pad_top: int, pad_left: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    _alive, call = _conv_call(x, weight, bias, pad_top, pad_left)
+    grad, image = _image(grad)
+    grads = conv_gradients(x, weight, bias)
+    _native.conv_backward(*call, image, *(g.data_ptr() for g in grads))
+    return grads
+
+
+def conv_gradients(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What :func:`depthwise_conv_backward` returns, not yet filled."""
+    gx, gweight, gbias = (torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (x, weight, bias))
+    return gx, gweight, gbias
+
+
+def nonnegative(x: Tensor) -> bool:
+    """Whether all of float32 ``x (b l)`` or ``(b l e)`` is >= 0; NaN is not."""
+    if x.dim() == 2:
+        x = x[..., None]
+    elif x.stride(-1) != 1:
+        x = x.contiguous()
+    return bool(_native.nonnegative(x.data_ptr(), *x.shape, x.stride(0), x.stride(1)))

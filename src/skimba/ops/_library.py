@@ -1,0 +1,86 @@
+"""The ``torch.library`` operators over the ``cpu`` backend: implementation, fake kernel and autograd, which makes compile,
+export and FLOP counting work by themselves. Every backward is an operator of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from skimba.ops import _cpu
+
+# The low-level interface: the wrapper of `torch.library.custom_op` costs tens of microseconds a call.
+LIBRARY = torch.library.Library("skimba", "FRAGMENT")
+_SCAN = (
+    "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? delta_bias, "
+    "Tensor? gap, Tensor? step, bool reverse"
+)
+_CONV = "Tensor x, Tensor weight, Tensor bias, int pad_top, int pad_left"
+_TEN = ", ".join(["Tensor"] * 10)
+
+
+def _fake_scan(u: Tensor, *rest: Any) -> Tensor:
+    return u.new_empty(u.shape)
+
+
+def _fake_scan_backward(grad: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
+    return tuple(grad.new_empty(0, dtype=torch.float32) if x is None else x.new_empty(x.shape) for x in inputs[:-1])
+
+
+def _fake_conv(x: Tensor, *rest: Any) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+def _fake_conv_backward(grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, *rest: int) -> tuple[Tensor, ...]:
+    return x.new_empty(x.shape), weight.new_empty(weight.shape), bias.new_empty(bias.shape)
+
+
+def _keep_scan(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:-1])
+    ctx.reverse = inputs[-1]
+
+
+def _scan_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    inputs = ctx.saved_tensors
+    grads = torch.ops.skimba.selective_scan_backward(grad, *inputs, ctx.reverse)
+    return (*(None if x is None else g for x, g in zip(inputs, grads, strict=True)), None)
+
+
+def _keep_conv(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:3])
+    ctx.padding = inputs[3:]
+
+
+def _conv_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    grads = torch.ops.skimba.depthwise_conv_backward(grad, *ctx.saved_tensors, *ctx.padding)
+    return (*grads, None, None)
+
+
+def _register(name: str, schema: str, implementation: Any, fake: Any) -> None:
+    LIBRARY.define(f"{name}{schema}", tags=(torch.Tag.needs_fixed_stride_order,))
+    LIBRARY.impl(name, implementation, "CPU")
+    torch.library.register_fake(f"skimba::{name}", fake, lib=LIBRARY)
+
+
+_register("selective_scan", f"({_SCAN}) -> Tensor", _cpu.selective_scan, _fake_scan)
+_register(
+    "selective_scan_backward", f"(Tensor grad, {_SCAN}) -> ({_TEN})", _cpu.selective_scan_backward, _fake_scan_backward
+)
+_register("depthwise_conv", f"({_CONV}) -> Tensor", _cpu.depthwise_conv, _fake_conv)
+_register(
+    "depthwise_conv_backward",
+    f"(Tensor grad, {_CONV}) -> (Tensor, Tensor, Tensor)",
+    _cpu.depthwise_conv_backward,
+    _fake_conv_backward,
+)
+torch.library.register_autograd("skimba::selective_scan", _scan_gradients, setup_context=_keep_scan, lib=LIBRARY)
+torch.library.register_autograd("skimba::depthwise_conv", _conv_gradients, setup_context=_keep_conv, lib=LIBRARY)
+
+
+def call(operator: Any, *arguments: Any) -> Tensor:
+    """``operator(*arguments)``, past the autograd layer where nothing needs it: that layer is Python and not free."""
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return operator(*arguments)  # type: ignore[no-any-return]
+    with torch._C._AutoDispatchBelowAutograd():
+        return operator(*arguments)  # type: ignore[no-any-return]

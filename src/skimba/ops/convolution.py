@@ -1,0 +1,81 @@
+"""Depthwise convolutions with SiLU, channels last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from skimba.ops import _library, _reference
+from skimba.ops._checks import Backend, check, check_data, choose
+
+
+def causal_conv1d(
+    x: Tensor, weight: Tensor, bias: Tensor, *, reverse: bool = False, backend: Backend = "auto"
+) -> Tensor:
+    """``y_t = silu(bias + Σ_j weight[:, j] x_{t-(k-1)+j})``, zeros outside the sequence.
+
+    Args:
+        x: ``(b l e)``, any strides on b and l.
+        weight: ``(e k)``, k >= 1.
+        bias: ``(e)``.
+        reverse: the mirror image, which sees the tokens after t: ``x_{t+(k-1)-j}``.
+        backend: a key of :data:`BACKENDS_1D`, or ``auto``: ``cpu`` where it can run, else ``reference``.
+
+    Returns:
+        ``(b l e)`` in the dtype of ``x``.
+
+    Raises:
+        ValueError, TypeError, RuntimeError: as :func:`skimba.ops.selective_scan`.
+
+    Source: the convolution of Mamba (arXiv 2312.00752, section 3.4), with the reverse direction of Vim (arXiv 2401.09417).
+    """
+    check_data("x", x, "b l e")
+    if weight.dim() != 2 or weight.shape[1] == 0:
+        raise ValueError(f"weight must have shape (e k) with k >= 1, got {tuple(weight.shape)}")
+    check("weight", weight, ((x.shape[2], weight.shape[1]),), x)
+    check("bias", bias, ((x.shape[2],),), x)
+    return BACKENDS_1D[choose(backend, x)](x, weight, bias, reverse)
+
+
+def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor, *, backend: Backend = "auto") -> Tensor:
+    """``silu`` of a depthwise convolution over a grid, zeros outside, of the same size.
+
+    Args:
+        x: ``(b h w e)``, any strides on b, h and w.
+        weight: ``(e kh kw)``, odd sizes.
+        bias: ``(e)``.
+        backend: a key of :data:`BACKENDS_2D`, or ``auto``: ``cpu`` where it can run, else ``reference``.
+
+    Returns:
+        ``(b h w e)`` in the dtype of ``x``.
+
+    Raises:
+        ValueError, TypeError, RuntimeError: as :func:`skimba.ops.selective_scan`.
+
+    Source: the convolution of PlainMamba (arXiv 2403.17695).
+    """
+    check_data("x", x, "b h w e")
+    if weight.dim() != 3 or weight.shape[1] % 2 == 0 or weight.shape[2] % 2 == 0:
+        raise ValueError(f"weight must have shape (e kh kw) with odd kh and kw, got {tuple(weight.shape)}")
+    check("weight", weight, ((x.shape[3], weight.shape[1], weight.shape[2]),), x)
+    check("bias", bias, ((x.shape[3],),), x)
+    return BACKENDS_2D[choose(backend, x)](x, weight, bias)
+
+
+def _native_1d(x: Tensor, weight: Tensor, bias: Tensor, reverse: bool) -> Tensor:
+    """A sequence is a grid of one row; the reverse direction has the taps mirrored and the border on the other side."""
+    taps = (weight.flip(1) if reverse else weight)[:, None].float()
+    left = 0 if reverse else weight.shape[1] - 1
+    operator = torch.ops.skimba.depthwise_conv
+    return _library.call(operator, x.unsqueeze(1), taps, bias.float(), 0, left).squeeze(1)
+
+
+def _native_2d(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    padding = (weight.shape[1] // 2, weight.shape[2] // 2)
+    return _library.call(torch.ops.skimba.depthwise_conv, x, weight.float(), bias.float(), *padding)
+
+
+BACKENDS_1D: dict[str, Callable[..., Tensor]] = {"reference": _reference.causal_conv1d, "cpu": _native_1d}
+BACKENDS_2D: dict[str, Callable[..., Tensor]] = {"reference": _reference.depthwise_conv2d, "cpu": _native_2d}
