@@ -220,10 +220,18 @@ template <class T> inline vf raw_delta(const Scan& k, int64_t t) {
 }
 inline float step_factor(const Scan& k, int64_t t) { return k.a.step.data ? *at<float>(k.a.step, k.b, t) : 1.0f; }
 
+// The rows of a channel vector lie pages apart, where no hardware prefetcher follows.
+constexpr int64_t AHEAD = 12;
+template <class T> inline void prefetch(const Scan& k, const Rows& rows, int64_t step) {
+  if (rows.data && step < k.a.l) __builtin_prefetch(at<T>(rows, k.b, k.token(step)) + k.channel);
+}
+
 template <class T> void discretise(const Scan& k, int64_t start, int64_t count, Times times) {
   const ScanArgs& a = k.a;
   for (int64_t s = 0; s < count; ++s) {
     int64_t t = k.token(start + s);
+    prefetch<T>(k, a.delta, start + s + AHEAD);
+    prefetch<T>(k, a.u, start + s + AHEAD);
     vf dt = softplus(raw_delta<T>(k, t)) * step_factor(k, t);
     store(times.input + s * W, dt * load(at<T>(a.u, k.b, t) + k.channel, k.count));
     if (a.gap.data)
@@ -263,6 +271,7 @@ template <class T> void write_output(const Scan& k, int64_t start, int64_t count
   vf skip = a.D ? load(a.D + k.channel, k.count) : vf{};
   for (int64_t s = 0; s < count; ++s) {
     int64_t t = k.token(start + s);
+    prefetch<T>(k, a.z, start + s + AHEAD);
     vf out = load(y + s * W);
     if (a.D) out += skip * load(at<T>(a.u, k.b, t) + k.channel, k.count);
     if (a.z.data) out *= silu(load(at<T>(a.z, k.b, t) + k.channel, k.count));

@@ -144,6 +144,14 @@ def test_export_keeps_the_operator_and_agrees():
 
 
 @needs_native
+def test_compiled_without_graph_breaks_it_is_the_same():
+    inputs = scan_inputs(9)
+    compiled = torch.compile(selective_scan, backend="aot_eager", fullgraph=True)
+    expected, got = with_gradients(selective_scan, inputs), with_gradients(compiled, inputs)
+    assert all(torch.equal(x, got[name]) for name, x in expected.items())
+
+
+@needs_native
 def test_inference_mode():
     inputs = scan_inputs(9)
     with torch.inference_mode():

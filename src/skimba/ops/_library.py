@@ -1,5 +1,7 @@
-"""The ``torch.library`` operators over the ``cpu`` backend: implementation, fake kernel and autograd, which makes compile,
-export and FLOP counting work by themselves. Every backward is an operator of its own."""
+"""The ``torch.library`` operators over the ``cpu`` backend: implementation, fake kernel and autograd.
+
+With these compile, export and FLOP counting work by themselves. Every backward is an operator of its own.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from torch import Tensor
 from skimba.ops import _cpu
 
 # The low-level interface: the wrapper of `torch.library.custom_op` costs tens of microseconds a call.
-LIBRARY = torch.library.Library("skimba", "FRAGMENT")
+LIBRARY: Any = torch.library.Library("skimba", "FRAGMENT")  # type: ignore[no-untyped-call]
 _SCAN = (
     "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? delta_bias, "
     "Tensor? gap, Tensor? step, bool reverse"

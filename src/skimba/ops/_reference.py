@@ -20,7 +20,7 @@ def selective_scan(
     step: Tensor | None,
     reverse: bool,
 ) -> Tensor:
-    """See :func:`skimba.selective_scan`. One step of the recurrence after the other, in float32 (float64 for such inputs)."""
+    """See :func:`skimba.selective_scan`. One step after the other, in float32 (float64 for such inputs)."""
     dtype = torch.promote_types(u.dtype, torch.float32)
     x, dt, B, C = (t.to(dtype) for t in (u, delta, B, C))
     if delta_bias is not None:

@@ -29,7 +29,8 @@ def causal_conv1d(
     Raises:
         ValueError, TypeError, RuntimeError: as :func:`skimba.ops.selective_scan`.
 
-    Source: the convolution of Mamba (arXiv 2312.00752, section 3.4), with the reverse direction of Vim (arXiv 2401.09417).
+    Source: the convolution of Mamba (arXiv 2312.00752, section 3.4); the reverse direction is that of Vim
+    (arXiv 2401.09417).
     """
     check_data("x", x, "b l e")
     if weight.dim() != 2 or weight.shape[1] == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor
 
 _native: Any
 try:
-    from skimba.ops import _native  # type: ignore[attr-defined,no-redef]
+    _native = importlib.import_module("skimba.ops._native")  # so written, a missing module is named as that
 
     UNAVAILABLE: str | None = None  # the reason why the kernels cannot run
 except ImportError as error:
@@ -53,7 +54,7 @@ def use(variant: str) -> Iterator[None]:
 
 
 def evaluate(function: str, x: Tensor) -> Tensor:
-    """One of the kernels' elementary functions (``exp2``, ``exp``, ``softplus``, ``silu``) of float32 ``x``. For tests."""
+    """A kernels' elementary function (``exp2``, ``exp``, ``softplus``, ``silu``) of float32 ``x``. For tests."""
     x = x.contiguous()
     y = torch.empty_like(x)
     _native.map(["exp2", "exp", "softplus", "silu"].index(function), x.data_ptr(), y.data_ptr(), x.numel())
