@@ -1,0 +1,17 @@
+"""skimba: token pruning for vision state space models."""
+
+from skimba.models import PlainMamba, VisionMamba, create_model, list_models, load_checkpoint
+from skimba.ops import selective_scan
+from skimba.pruning import prune
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "PlainMamba",
+    "VisionMamba",
+    "create_model",
+    "list_models",
+    "load_checkpoint",
+    "prune",
+    "selective_scan",
+]

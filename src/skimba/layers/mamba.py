@@ -1,0 +1,153 @@
+"""The two mixers: Vim's bidirectional Mamba and PlainMamba's four scans over a grid.
+
+Parameter names are those of the official state dicts: they are an API.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from skimba.layers.alignment import align_conv1d, align_conv2d, scan_time
+from skimba.ops import selective_scan
+from skimba.tokens import Layout, ScanOrder, ScanRecord, take
+
+DELTA_MIN, DELTA_MAX, DELTA_FLOOR = 0.001, 0.1, 1e-4  # range of the initial time step (Mamba, arXiv 2312.00752)
+
+
+def time_projection(rank: int, channels: int) -> nn.Linear:
+    """The projection ``r -> e`` to time steps, initialised so that softplus(bias) is log-uniform in DELTA_MIN … DELTA_MAX."""
+    projection = nn.Linear(rank, channels)
+    nn.init.uniform_(projection.weight, -(rank**-0.5), rank**-0.5)
+    low, high = math.log(DELTA_MIN), math.log(DELTA_MAX)
+    delta = (torch.rand(channels) * (high - low) + low).exp().clamp(min=DELTA_FLOOR)
+    with torch.no_grad():
+        projection.bias.copy_(delta + torch.log(-torch.expm1(-delta)))  # inverse of softplus
+    return projection
+
+
+def decay_rates(channels: int, state_size: int) -> nn.Parameter:
+    """``A_log (e n)``, initialised to log(1 … n) (S4D-real)."""
+    return nn.Parameter(torch.arange(1, state_size + 1, dtype=torch.float32).log().repeat(channels, 1))
+
+
+class VimMixer(nn.Module):
+    """Bidirectional Mamba (Vim, arXiv 2401.09417, algorithm 1; github hustvl/Vim, ``bimamba_type="v2"``).
+
+    Both directions share ``in_proj`` and ``out_proj``; the backward one has its own convolution, projections, A and D (``_b``).
+    """
+
+    def __init__(self, embed_dim: int, state_size: int = 16, kernel_size: int = 4, expand: int = 2) -> None:
+        super().__init__()
+        inner = expand * embed_dim
+        rank = math.ceil(embed_dim / 16)
+        self.state_size, self.rank = state_size, rank
+        self.in_proj = nn.Linear(embed_dim, 2 * inner, bias=False)
+        self.A_log = decay_rates(inner, state_size)
+        self.D = nn.Parameter(torch.ones(inner))
+        self.conv1d = nn.Conv1d(inner, inner, kernel_size, groups=inner)
+        self.x_proj = nn.Linear(inner, rank + 2 * state_size, bias=False)
+        self.dt_proj = time_projection(rank, inner)
+        self.A_b_log = decay_rates(inner, state_size)
+        self.D_b = nn.Parameter(torch.ones(inner))
+        self.conv1d_b = nn.Conv1d(inner, inner, kernel_size, groups=inner)
+        self.x_proj_b = nn.Linear(inner, rank + 2 * state_size, bias=False)
+        self.dt_proj_b = time_projection(rank, inner)
+        self.out_proj = nn.Linear(inner, embed_dim, bias=False)
+
+    def forward(self, hidden: Tensor, layout: Layout, record: bool = False) -> tuple[Tensor, ScanRecord | None]:
+        """``hidden (b l d)`` -> ``(b l d)``, and what the scans computed if ``record``."""
+        x, z = self.in_proj(hidden).chunk(2, dim=-1)  # (b l e) each
+        forward, backward = layout.line_orders
+        ys, deltas = zip(
+            self._scan(x, z, layout, forward, self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D),
+            self._scan(x, z, layout, backward, self.conv1d_b, self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b),
+            strict=True,
+        )
+        # compat: Vim-B's present code lost this division to a misspelt keyword; its checkpoint was trained with it.
+        out = self.out_proj((ys[0] + ys[1]) / 2)
+        if not record:
+            return out, None
+        steps = (F.softplus(d + p.bias) for d, p in zip(deltas, (self.dt_proj, self.dt_proj_b), strict=True))
+        return out, ScanRecord(y=ys, delta=tuple(steps))
+
+    def _scan(
+        self,
+        x: Tensor,
+        z: Tensor,
+        layout: Layout,
+        order: ScanOrder,
+        conv1d: nn.Conv1d,
+        x_proj: nn.Linear,
+        dt_proj: nn.Linear,
+        A_log: Tensor,
+        D: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """One direction: the gated output ``(b l e)`` and the time steps before softplus and bias."""
+        c = align_conv1d(layout, x, conv1d.weight.squeeze(1), conv1d.bias, order.reverse)  # (b l e)
+        dt, B, C = x_proj(c).split([self.rank, self.state_size, self.state_size], dim=-1)
+        delta = F.linear(dt, dt_proj.weight)
+        gap, step = scan_time(layout.alignment, order, delta, dt_proj.bias)
+        y = selective_scan(
+            c, delta, -A_log.float().exp(), B, C, D, z, dt_proj.bias, gap=gap, step=step, reverse=order.reverse
+        )
+        return y, delta
+
+
+class PlainMambaMixer(nn.Module):
+    """Four scans along continuous walks over the grid (PlainMamba, arXiv 2403.17695; github ChenhongyiYang/PlainMamba)."""
+
+    def __init__(self, embed_dim: int, state_size: int = 16, kernel_size: int = 7, expand: int = 2) -> None:
+        super().__init__()
+        inner = expand * embed_dim
+        rank = math.ceil(embed_dim / 16)
+        self.state_size, self.rank = state_size, rank
+        self.in_proj = nn.Linear(embed_dim, 2 * inner)
+        self.A_log = decay_rates(inner, state_size)
+        self.D = nn.Parameter(torch.ones(inner))
+        self.direction_Bs = nn.Parameter(torch.empty(5, state_size))
+        nn.init.trunc_normal_(self.direction_Bs, std=0.02)
+        self.conv2d = nn.Conv2d(inner, inner, kernel_size, padding=kernel_size // 2, groups=inner)
+        self.x_proj = nn.Linear(inner, rank + 2 * state_size, bias=False)
+        self.dt_proj = time_projection(rank, inner)
+        self.out_proj = nn.Linear(inner, embed_dim)
+
+    def forward(self, hidden: Tensor, layout: Layout, record: bool = False) -> tuple[Tensor, ScanRecord | None]:
+        """``hidden (b l d)`` -> ``(b l d)``, and what the scans computed if ``record``."""
+        x, z = self.in_proj(hidden).chunk(2, dim=-1)  # (b l e) each
+        assert self.conv2d.bias is not None
+        c = align_conv2d(layout, x, self.conv2d.weight.squeeze(1), self.conv2d.bias)
+        dt, B, C = self.x_proj(c).split([self.rank, self.state_size, self.state_size], dim=-1)
+        delta = F.linear(dt, self.dt_proj.weight)
+        A = -self.A_log.float().exp()
+        ys = [self._scan(c, delta, A, B, C, layout, order) for order in layout.snake_orders]
+        out = self.out_proj(sum(ys[1:], ys[0]) * F.silu(z))
+        if not record:
+            return out, None
+        gate = F.silu(z)
+        return out, ScanRecord(y=tuple(y * gate for y in ys), delta=(F.softplus(delta + self.dt_proj.bias),))
+
+    def _scan(
+        self, c: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, layout: Layout, order: ScanOrder
+    ) -> Tensor:
+        """One walk: the ungated output ``(b l e)`` in sequence order."""
+        assert order.index is not None and order.inverse is not None and order.move is not None
+        gap, step = scan_time(layout.alignment, order, delta, self.dt_proj.bias)
+        # compat: only the input is brought into the order of the walk; delta, B and C stay in raster order (step j of the
+        # walk uses those of the j-th token), as the official weights were trained.
+        y = selective_scan(
+            take(c, order.index),
+            delta,
+            A,
+            B + self.direction_Bs[order.move].to(B.dtype),
+            C,
+            self.D,
+            None,
+            self.dt_proj.bias,
+            gap=gap,
+            step=step,
+        )
+        return take(y, order.inverse)

@@ -1,0 +1,89 @@
+"""From image to tokens: patches, positions and their resizing."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class PatchEmbed(nn.Module):
+    """Vim's patches: one convolution, overlapping if ``stride < patch_size`` (github hustvl/Vim, models_mamba.py)."""
+
+    def __init__(self, patch_size: int, stride: int, in_chans: int, embed_dim: int) -> None:
+        super().__init__()
+        self.patch_size, self.stride = patch_size, stride
+        self.proj = nn.Conv2d(in_chans, embed_dim, patch_size, stride)
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """The grid ``(h, w)`` of an image of that size."""
+        return tuple((size - self.patch_size) // self.stride + 1 for size in (height, width))  # type: ignore[return-value]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``(b c height width)`` -> ``(b h w d)``."""
+        return self.proj(images).permute(0, 2, 3, 1)  # type: ignore[no-any-return]
+
+
+class ConvStem(nn.Module):
+    """PlainMamba's patches: a convolutional stem at half resolution, then a projection
+    (github ChenhongyiYang/PlainMamba, patch_embed.py)."""
+
+    width = 64
+
+    def __init__(self, patch_size: int, in_chans: int, embed_dim: int, convs: int) -> None:
+        super().__init__()
+        if patch_size % 2:
+            raise ValueError(f"PlainMamba's stem halves the image first: patch_size must be even, got {patch_size}")
+        self.patch_size = patch_size
+        self.stem = _conv_norm_relu(in_chans, self.width, kernel_size=7, stride=2)
+        layers = [layer for _ in range(convs) for layer in _conv_norm_relu(self.width, self.width, 3, 1)]
+        self.convs = nn.Sequential(*layers)
+        self.projection = nn.Conv2d(self.width, embed_dim, patch_size // 2, patch_size // 2)
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """The grid ``(h, w)`` of an image of that size."""
+        halved = ((height + 1) // 2, (width + 1) // 2)
+        return tuple(-(-size // (self.patch_size // 2)) for size in halved)  # type: ignore[return-value]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``(b c height width)`` -> ``(b h w d)``."""
+        x = self.convs(self.stem(images))
+        patch = self.patch_size // 2
+        height, width = x.shape[-2:]
+        x = F.pad(x, (0, -width % patch, 0, -height % patch))  # compat: zeros at the right and the bottom edge
+        return self.projection(x).permute(0, 2, 3, 1)  # type: ignore[no-any-return]
+
+
+def _conv_norm_relu(in_chans: int, out_chans: int, kernel_size: int, stride: int) -> nn.Sequential:
+    conv = nn.Conv2d(in_chans, out_chans, kernel_size, stride, kernel_size // 2, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(out_chans), nn.ReLU(inplace=True))
+
+
+def fit_positions(pos_embed: Tensor, grid: tuple[int, int], target: tuple[int, int], has_class: bool) -> Tensor:
+    """``pos_embed (1 L d)`` for one grid, resized to another. The class token stands in the middle of both."""
+    if grid == target:
+        return pos_embed
+    if not has_class:
+        return _resize(pos_embed[0].unflatten(0, grid), target).flatten(0, 1)[None]
+    image, class_embed = split_middle(pos_embed)
+    resized = _resize(image[0].unflatten(0, grid), target).flatten(0, 1)[None]
+    return insert_middle(resized, class_embed)
+
+
+def split_middle(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Tokens ``(b L d)`` with the class token in the middle -> image tokens and class token."""
+    middle = (x.shape[1] - 1) // 2
+    return torch.cat([x[:, :middle], x[:, middle + 1 :]], 1), x[:, middle : middle + 1]
+
+
+def insert_middle(image: Tensor, class_token: Tensor) -> Tensor:
+    """The inverse of :func:`split_middle`."""
+    middle = image.shape[1] // 2
+    return torch.cat([image[:, :middle], class_token, image[:, middle:]], 1)
+
+
+def _resize(positions: Tensor, grid: tuple[int, int]) -> Tensor:
+    """``(h w d)`` at another grid size, bicubic without aligned corners (as the official code does)."""
+    channels_first = positions.permute(2, 0, 1)[None].float()
+    resized = F.interpolate(channels_first, size=grid, mode="bicubic", align_corners=False)
+    return resized[0].permute(1, 2, 0).to(positions.dtype)

@@ -1,0 +1,119 @@
+"""What all model files need around their classes: building a variant, fetching its weights, checking its input."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from skimba.models._checkpoint import load_checkpoint
+
+HUB_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A file in a Hugging Face Hub repository."""
+
+    repository: str
+    name: str
+
+
+Source = HubFile | str  # a hub file, or a file name under skimba/assets
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def fetch(source: Source) -> Path:
+    """Local path of a weights file; hub files are downloaded (and cached by ``huggingface_hub``) when first asked for.
+
+    Raises:
+        FileNotFoundError: a packaged file is missing.
+        ConnectionError: the hub cannot be reached and the file is not in its cache.
+    """
+    if isinstance(source, str):
+        path = Path(str(resources.files("skimba") / "assets" / source))
+        if not path.is_file():
+            raise FileNotFoundError(f"no weights {source} in this installation of skimba (looked in {path.parent})")
+        return path
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    cached = try_to_load_from_cache(source.repository, source.name)
+    if isinstance(cached, str):
+        return Path(cached)
+    try:
+        return Path(hf_hub_download(source.repository, source.name, etag_timeout=HUB_TIMEOUT_S))
+    except Exception as error:  # the hub client raises its HTTP library's own types: all mean "not to be had"
+        raise ConnectionError(
+            f"cannot download {source.name} ({type(error).__name__}). Fetch it on a connected machine from "
+            f"https://huggingface.co/{source.repository}/resolve/main/{source.name}, put it anywhere, and pass its path: "
+            "create_model(name, checkpoint=PATH)"
+        ) from error
+
+
+def build(cls: type[Model], source: Source, pretrained: bool, sizes: dict[str, Any], **defaults: Any) -> Model:
+    """A variant: ``cls`` with its ``defaults``, overridden by ``sizes``, with weights if ``pretrained``.
+
+    A head of another size than the checkpoint's starts afresh, since ``num_classes`` was then asked for by name.
+    """
+    timm_settings = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")  # always passed by timm.create_model
+    sizes = {name: value for name, value in sizes.items() if name not in timm_settings}
+    allowed = inspect.signature(cls).parameters
+    if unknown := sorted(sizes.keys() - allowed.keys()):
+        raise TypeError(f"{cls.__name__} takes {', '.join(allowed)}; got {', '.join(unknown)}")
+    model = cls(**{**defaults, **sizes})
+    if pretrained:
+        load_checkpoint(model, fetch(source), reset_head="num_classes" in sizes)
+    return model
+
+
+def create_model(
+    name: str, pretrained: bool = False, checkpoint: str | Path | None = None, **sizes: Any
+) -> nn.Module:
+    """A model by name.
+
+    Args:
+        name: one of :func:`list_models`, for instance ``"vim_small_patch16_224"``.
+        pretrained: load the official weights (downloaded from the Hugging Face Hub), or those in the package for the micro
+            models.
+        checkpoint: load these weights instead (see :func:`skimba.load_checkpoint`).
+        sizes: overrides of the variant's sizes, for instance ``img_size=384`` or ``num_classes=10``.
+
+    Raises:
+        ValueError: unknown name, or both ``pretrained`` and ``checkpoint``.
+        TypeError: a size that the model does not have.
+        ConnectionError, FileNotFoundError, ValueError: weights that cannot be had or do not fit.
+    """
+    if name not in list_models():
+        raise ValueError(f"unknown model {name!r}; known: {', '.join(list_models())}")
+    if pretrained and checkpoint is not None:
+        raise ValueError("give pretrained=True or checkpoint=PATH, not both")
+    model: nn.Module = timm.models.model_entrypoint(name)(pretrained=pretrained, **sizes)
+    if checkpoint is not None:
+        load_checkpoint(model, checkpoint, reset_head="num_classes" in sizes)
+    return model
+
+
+def list_models() -> list[str]:
+    """Names that :func:`create_model` knows."""
+    return sorted(timm.list_models(module="vim") + timm.list_models(module="plain_mamba"))
+
+
+def check_images(images: Tensor, in_chans: int, patch_size: int) -> None:
+    """Raise unless ``images`` is a non-empty float batch ``(b in_chans height width)`` of at least one patch."""
+    if not images.is_floating_point():
+        raise TypeError(f"images must be floating point (normalised), got {images.dtype}")
+    if images.dim() != 4 or images.shape[1] != in_chans:
+        raise ValueError(f"images must be (b {in_chans} height width), got {tuple(images.shape)}")
+    if min(images.shape[2:]) < patch_size:
+        raise ValueError(f"images must be at least one patch ({patch_size} px) high and wide, got {tuple(images.shape)}")
+
+
+def linear_drop_path(last_rate: float, depth: int) -> list[float]:
+    """Stochastic depth rates rising linearly from 0 to ``last_rate``."""
+    return [rate.item() for rate in torch.linspace(0, last_rate, depth)]

@@ -1,0 +1,167 @@
+"""PlainMamba: arXiv 2403.17695, github ChenhongyiYang/PlainMamba. Parameter names are those of the official checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from timm.layers import DropPath
+from timm.models import register_model
+from torch import Tensor, nn
+
+from skimba.layers.alignment import align_grid, pool
+from skimba.layers.mamba import PlainMambaMixer
+from skimba.layers.patch_embed import ConvStem, fit_positions
+from skimba.models._blocks import Reducer, run_blocks
+from skimba.models._factory import HubFile, Source, build, check_images, linear_drop_path
+from skimba.tokens import Layout, Tokens
+
+__all__ = ["PlainMamba", "PlainMambaBlock"]
+
+
+class PlainMambaBlock(nn.Module):
+    """``x <- x + mamba(norm(x))``, then, in a few blocks, a depthwise convolution over the grid with BatchNorm and GELU."""
+
+    def __init__(self, embed_dim: int, drop_path: float = 0.0, with_dwconv: bool = False) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(embed_dim, eps=1e-5)
+        self.mamba = PlainMambaMixer(embed_dim)
+        self.drop_path = DropPath(drop_path)
+        self.dw: nn.Sequential | None = None
+        if with_dwconv:
+            conv = nn.Conv2d(embed_dim, embed_dim, 3, padding=1, groups=embed_dim, bias=False)
+            self.dw = nn.Sequential(conv, nn.BatchNorm2d(embed_dim), nn.GELU())
+
+    def forward(self, tokens: Tokens, record: bool = False) -> Tokens:
+        mixed, scan = self.mamba(self.norm(tokens.x), tokens.layout, record)
+        x = tokens.x + self.drop_path(mixed)
+        if self.dw is not None:
+            x = align_grid(tokens.layout, x, self._depthwise)
+        return Tokens(x, tokens.layout, scan=scan)
+
+    def _depthwise(self, grid: Tensor) -> Tensor:
+        assert self.dw is not None
+        return self.dw(grid.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # type: ignore[no-any-return]
+
+
+class _Backbone(nn.Module):
+    """The parameters under the official prefix ``backbone.``."""
+
+    def __init__(self, stem: ConvStem, positions: int, embed_dim: int, blocks: list[PlainMambaBlock]) -> None:
+        super().__init__()
+        self.patch_embed = stem
+        self.pos_embed = nn.Parameter(torch.empty(1, positions, embed_dim))
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        self.layers = nn.ModuleList(blocks)
+        self.ln1 = nn.LayerNorm(embed_dim, eps=1e-6)
+
+
+class _Head(nn.Module):
+    """The parameters under the official prefix ``head.``."""
+
+    def __init__(self, embed_dim: int, num_classes: int) -> None:
+        super().__init__()
+        self.fc = nn.Linear(embed_dim, num_classes)
+
+
+class PlainMamba(nn.Module):
+    """PlainMamba: no class token, the head reads the mean over all tokens.
+
+    Args:
+        img_size: side of the (square) images in pixels, or ``(height, width)``. Other sizes run too: positions are resized.
+        patch_size: side of a patch in pixels, even (the stem halves the image first).
+        in_chans: image channels.
+        embed_dim: model width.
+        depth: number of blocks.
+        stem_convs: 3×3 convolutions in the stem.
+        dwconv_blocks: blocks (counted from 0, as in the official configurations) that a depthwise convolution follows.
+        num_classes: size of the head.
+        drop_path_rate: stochastic depth of the last block, rising linearly from 0.
+    """
+
+    class_token_count = 0
+
+    def __init__(
+        self,
+        img_size: int | tuple[int, int] = 224,
+        patch_size: int = 16,
+        in_chans: int = 3,
+        embed_dim: int = 192,
+        depth: int = 24,
+        stem_convs: int = 1,
+        dwconv_blocks: Sequence[int] = (),
+        num_classes: int = 1000,
+        drop_path_rate: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.img_size = (img_size, img_size) if isinstance(img_size, int) else img_size
+        self.in_chans, self.num_classes, self.num_features = in_chans, num_classes, embed_dim
+        stem = ConvStem(patch_size, in_chans, embed_dim, stem_convs)
+        self.grid = stem.grid(*self.img_size)
+        rates = linear_drop_path(drop_path_rate, depth)
+        blocks = [PlainMambaBlock(embed_dim, rate, i in dwconv_blocks) for i, rate in enumerate(rates)]
+        self.backbone = _Backbone(stem, self.grid[0] * self.grid[1], embed_dim, blocks)
+        self.head = _Head(embed_dim, num_classes)
+        self.reducer: Reducer | None = None
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The blocks."""
+        return self.backbone.layers
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that an optimiser should not decay."""
+        last = {"A_log", "D", "direction_Bs", "pos_embed"}
+        return {name for name, _ in self.named_parameters() if name.rsplit(".", 1)[-1] in last}
+
+    def embed(self, images: Tensor) -> Tokens:
+        """``(b c height width)`` -> all tokens, in raster order."""
+        check_images(images, self.in_chans, self.backbone.patch_embed.patch_size)
+        patches = self.backbone.patch_embed(images)  # (b h w d)
+        grid = (patches.shape[1], patches.shape[2])
+        x = patches.flatten(1, 2) + fit_positions(self.backbone.pos_embed, self.grid, grid, has_class=False)
+        return Tokens(x, Layout(grid))
+
+    def forward_features(self, images: Tensor) -> Tokens:
+        """The tokens after the last block, before the final norm."""
+        return run_blocks(self.layers, self.embed(images), self.reducer)
+
+    def forward_head(self, tokens: Tokens) -> Tensor:
+        """Logits ``(b num_classes)`` from the mean over all positions."""
+        return self.head.fc(pool(tokens.layout, self.backbone.ln1(tokens.x)))  # type: ignore[no-any-return]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``(b c height width)`` -> logits ``(b num_classes)``."""
+        return self.forward_head(self.forward_features(images))
+
+
+_HUB = "ChenhongyiYang/PlainMamba"
+
+
+@register_model
+def plain_mamba_l1(pretrained: bool = False, **sizes: Any) -> PlainMamba:
+    """7 M parameters, 3.0 G published FLOPs, 77.9 % ImageNet top-1 (paper)."""
+    source = HubFile(_HUB, "l1.pth")
+    return build(PlainMamba, source, pretrained, sizes, embed_dim=192, depth=24, stem_convs=1, dwconv_blocks=(0,))
+
+
+@register_model
+def plain_mamba_l2(pretrained: bool = False, **sizes: Any) -> PlainMamba:
+    """25 M parameters, 8.1 G published FLOPs, 81.6 % ImageNet top-1 (paper)."""
+    return build(PlainMamba, HubFile(_HUB, "l2.pth"), pretrained, sizes, embed_dim=384, depth=24, stem_convs=2)
+
+
+@register_model
+def plain_mamba_l3(pretrained: bool = False, **sizes: Any) -> PlainMamba:
+    """50 M parameters, 14.4 G published FLOPs, 82.3 % ImageNet top-1 (paper)."""
+    return build(PlainMamba, HubFile(_HUB, "l3.pth"), pretrained, sizes, embed_dim=448, depth=36, stem_convs=2)
+
+
+@register_model
+def plain_mamba_micro(pretrained: bool = False, **sizes: Any) -> PlainMamba:
+    """196 tokens of Fashion-MNIST (28 px, patch 2, one channel); weights come with the package."""
+    micro: Source = "plain_mamba_micro.safetensors"
+    return build(
+        PlainMamba, micro, pretrained, sizes, img_size=28, patch_size=2, in_chans=1, embed_dim=64, depth=8, num_classes=10
+    )

@@ -1,0 +1,164 @@
+"""Vision Mamba (Vim): arXiv 2401.09417, github hustvl/Vim (``models_mamba.py``). Parameter names are the official ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from timm.layers import DropPath
+from timm.models import register_model
+from torch import Tensor, nn
+
+from skimba.layers.mamba import VimMixer
+from skimba.layers.patch_embed import PatchEmbed, fit_positions, insert_middle
+from skimba.models._blocks import Reducer, run_blocks
+from skimba.models._factory import HubFile, Source, build, check_images, linear_drop_path
+from skimba.tokens import Layout, Tokens
+
+__all__ = ["VimBlock", "VisionMamba"]
+
+
+class VimBlock(nn.Module):
+    """``residual <- residual + x;  x <- mixer(norm(residual))``: pre-norm, the residual stream in float32."""
+
+    def __init__(self, embed_dim: int, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.mixer = VimMixer(embed_dim)
+        self.norm = nn.RMSNorm(embed_dim, eps=1e-5)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, tokens: Tokens, record: bool = False) -> Tokens:
+        x = tokens.x if tokens.residual is None else self.drop_path(tokens.x)
+        residual = x.float() if tokens.residual is None else tokens.residual + x
+        normed = self.norm(residual).to(self.norm.weight.dtype)
+        mixed, scan = self.mixer(normed, tokens.layout, record)
+        return Tokens(mixed, tokens.layout, residual, scan)
+
+
+class VisionMamba(nn.Module):
+    """Vim with a class token in the middle of the sequence, which the head reads.
+
+    Args:
+        img_size: side of the (square) images in pixels, or ``(height, width)``. Other sizes run too: positions are resized.
+        patch_size: side of a patch in pixels.
+        stride: distance of patches in pixels; ``patch_size`` if None.
+        in_chans: image channels.
+        embed_dim: model width.
+        depth: number of blocks.
+        num_classes: size of the head.
+        drop_path_rate: stochastic depth of the last block, rising linearly from 0.
+    """
+
+    class_token_count = 1
+
+    def __init__(
+        self,
+        img_size: int | tuple[int, int] = 224,
+        patch_size: int = 16,
+        stride: int | None = None,
+        in_chans: int = 3,
+        embed_dim: int = 192,
+        depth: int = 24,
+        num_classes: int = 1000,
+        drop_path_rate: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.img_size = (img_size, img_size) if isinstance(img_size, int) else img_size
+        self.in_chans, self.num_classes, self.num_features = in_chans, num_classes, embed_dim
+        self.patch_embed = PatchEmbed(patch_size, stride or patch_size, in_chans, embed_dim)
+        self.grid = self.patch_embed.grid(*self.img_size)
+        self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim))
+        self.pos_embed = nn.Parameter(torch.empty(1, self.grid[0] * self.grid[1] + 1, embed_dim))
+        self.layers = nn.ModuleList(VimBlock(embed_dim, rate) for rate in linear_drop_path(drop_path_rate, depth))
+        self.norm_f = nn.RMSNorm(embed_dim, eps=1e-5)
+        self.head = nn.Linear(embed_dim, num_classes)
+        self.reducer: Reducer | None = None
+        self._init_weights(depth)
+
+    def _init_weights(self, depth: int) -> None:
+        for parameter in (self.cls_token, self.pos_embed):
+            nn.init.trunc_normal_(parameter, std=0.02)
+        nn.init.trunc_normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+        for block in self.layers:
+            with torch.no_grad():  # as GPT-2: the residual stream's variance must not grow with depth
+                block.mixer.out_proj.weight /= depth**0.5
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that an optimiser should not decay."""
+        rates = {name for name, _ in self.named_parameters() if name.rsplit(".", 1)[-1] in {"A_log", "A_b_log", "D", "D_b"}}
+        return {"pos_embed", "cls_token"} | rates
+
+    def embed(self, images: Tensor) -> Tokens:
+        """``(b c height width)`` -> all tokens, the class token in the middle."""
+        check_images(images, self.in_chans, self.patch_embed.patch_size)
+        patches = self.patch_embed(images)  # (b h w d)
+        grid = (patches.shape[1], patches.shape[2])
+        x = insert_middle(patches.flatten(1, 2), self.cls_token.expand(len(images), -1, -1))
+        x = x + fit_positions(self.pos_embed, self.grid, grid, has_class=True)
+        return Tokens(x, Layout(grid, class_position=grid[0] * grid[1] // 2))
+
+    def forward_features(self, images: Tensor) -> Tokens:
+        """The tokens after the last block, before the final norm."""
+        return run_blocks(self.layers, self.embed(images), self.reducer)
+
+    def forward_head(self, tokens: Tokens) -> Tensor:
+        """Logits ``(b num_classes)`` from the class token."""
+        rank = tokens.layout.class_rank
+        stream = tokens.stream
+        if isinstance(rank, Tensor):
+            stream = stream[torch.arange(len(stream), device=stream.device), rank]
+        else:
+            stream = stream[:, rank]
+        return self.head(self.norm_f(stream).to(self.head.weight.dtype))  # type: ignore[no-any-return]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``(b c height width)`` -> logits ``(b num_classes)``."""
+        return self.forward_head(self.forward_features(images))
+
+
+_HUB = "hustvl/Vim-{}-midclstok"
+
+
+@register_model
+def vim_tiny_patch16_224(pretrained: bool = False, **sizes: Any) -> VisionMamba:
+    """7 M parameters, 1.45 G published FLOPs, 76.1 % ImageNet top-1 (paper)."""
+    source = HubFile(_HUB.format("tiny"), "vim_t_midclstok_76p1acc.pth")
+    return build(VisionMamba, source, pretrained, sizes, embed_dim=192, depth=24)
+
+
+@register_model
+def vim_small_patch16_224(pretrained: bool = False, **sizes: Any) -> VisionMamba:
+    """26 M parameters, 5.08 G published FLOPs, 80.5 % ImageNet top-1 (paper)."""
+    source = HubFile(_HUB.format("small"), "vim_s_midclstok_80p5acc.pth")
+    return build(VisionMamba, source, pretrained, sizes, embed_dim=384, depth=24)
+
+
+@register_model
+def vim_base_patch16_224(pretrained: bool = False, **sizes: Any) -> VisionMamba:
+    """98 M parameters, 18.87 G published FLOPs, 81.9 % ImageNet top-1 (paper)."""
+    source = HubFile(_HUB.format("base"), "vim_b_midclstok_81p9acc.pth")
+    return build(VisionMamba, source, pretrained, sizes, embed_dim=768, depth=24)
+
+
+@register_model
+def vim_tiny_patch16_stride8_224(pretrained: bool = False, **sizes: Any) -> VisionMamba:
+    """Vim-T with overlapping patches (729 tokens), 78.3 % ImageNet top-1 (official repository)."""
+    source = HubFile(_HUB.format("tiny"), "vim_t_midclstok_ft_78p3acc.pth")
+    return build(VisionMamba, source, pretrained, sizes, stride=8, embed_dim=192, depth=24)
+
+
+@register_model
+def vim_small_patch16_stride8_224(pretrained: bool = False, **sizes: Any) -> VisionMamba:
+    """Vim-S with overlapping patches (729 tokens), 81.6 % ImageNet top-1 (official repository)."""
+    source = HubFile(_HUB.format("small"), "vim_s_midclstok_ft_81p6acc.pth")
+    return build(VisionMamba, source, pretrained, sizes, stride=8, embed_dim=384, depth=24)
+
+
+@register_model
+def vim_micro(pretrained: bool = False, **sizes: Any) -> VisionMamba:
+    """196 tokens of Fashion-MNIST (28 px, patch 2, one channel); weights come with the package."""
+    micro: Source = "vim_micro.safetensors"
+    return build(
+        VisionMamba, micro, pretrained, sizes, img_size=28, patch_size=2, in_chans=1, embed_dim=64, depth=8, num_classes=10
+    )

@@ -1,0 +1,278 @@
+"""The one thing that travels through a model: its tokens, and where they sit in the full sequence.
+
+Letters, for the whole library: ``b`` images, ``l`` tokens now in the sequence, ``L`` positions of the full sequence,
+``d`` model width, ``e`` inner width (scan channels), ``n`` state size, ``r`` rank of the time step, ``k`` kernel size,
+``h w`` grid, ``c`` image channels. In code the two lengths are ``length`` and ``full_length``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from skimba.scan_order import snake_orders
+
+
+def flat_rows(index: Tensor, length: int) -> Tensor:
+    """``index (b k)`` into sequences of ``length``, as row numbers ``(b*k)`` of the batch laid end to end."""
+    first_row = torch.arange(index.shape[0], device=index.device)[:, None] * length
+    return (index + first_row).flatten()
+
+
+def take(x: Tensor, index: Tensor) -> Tensor:
+    """Token ``index[i, j]`` of image ``i``, for every ``i`` and ``j``.
+
+    Args:
+        x: ``(b l ...)``.
+        index: ``(b k)`` int64, or ``(k)`` where all images share it.
+
+    Returns:
+        ``(b k ...)``.
+    """
+    if index.dim() == 1:
+        return x.index_select(1, index)
+    rows = x.flatten(0, 1).index_select(0, flat_rows(index, x.shape[1]))
+    return rows.unflatten(0, index.shape)
+
+
+def group_sum(x: Tensor, group: Tensor, count: int) -> Tensor:
+    """Sum of the tokens of each group: ``x (b l ...)``, ``group (b l)`` in ``0 … count-1`` -> ``(b count ...)``."""
+    batch = x.shape[0]
+    total = x.new_zeros(batch * count, *x.shape[2:])
+    return total.index_add(0, flat_rows(group, count), x.flatten(0, 1)).unflatten(0, (batch, count))
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """What the layers do about positions whose token is gone; keys of (or entries for) the tables in
+    :mod:`skimba.layers.alignment`.
+
+    Attributes:
+        scan: ``"none"``, ``"decay"`` or ``"hold"``: the time that a scan lets pass.
+        conv: ``"condensed"``, ``"zeros"`` or ``"held"``: what a convolution finds at a missing position.
+        gap_delta: with ``decay``, the time step of a missing position: that of the ``"previous"`` kept token in the scan,
+            of its ``"own"`` (the next kept token), or of the time step's ``"bias"`` alone.
+    """
+
+    scan: str | Callable[..., Any] = "none"
+    conv: str | Callable[..., Any] = "condensed"
+    gap_delta: str = "previous"
+
+
+@dataclass(frozen=True, eq=False)
+class ScanOrder:
+    """One scan over the tokens that are left.
+
+    Attributes:
+        missing: ``(b l)`` number of positions without a token between a visited token and the one visited before it
+            (0 for the first, whose state is zero anyway); None if no token is gone.
+        size: ``(b l)`` float32, number of positions that a visited token owns; None if nothing is owned by another.
+        index: ``(b l)`` or ``(l)`` the token that step j visits; None if the scan follows the sequence.
+        inverse: the step at which a token is visited.
+        move: ``(b l)`` or ``(l)`` direction code of step j (see :func:`skimba.scan_order.snake_orders`).
+        reverse: run from the last step to the first. ``missing`` then counts towards the following token.
+    """
+
+    missing: Tensor | None = None
+    size: Tensor | None = None
+    index: Tensor | None = None
+    inverse: Tensor | None = None
+    move: Tensor | None = None
+    reverse: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Where the tokens of a sequence sit. It changes only when tokens are removed.
+
+    Attributes:
+        grid: ``(h, w)`` of the image positions.
+        class_position: position of the class token in the full sequence; None if the model has none.
+        position: ``(b l)`` int64, ascending: the position of each token in the full sequence; None while dense.
+        owner: ``(b L)`` int64: the token (0 … l-1) that owns each position; None if positions have no owner.
+        alignment: what layers do about the positions that are gone.
+    """
+
+    grid: tuple[int, int]
+    class_position: int | None = None
+    position: Tensor | None = None
+    owner: Tensor | None = None
+    alignment: Alignment = field(default_factory=Alignment)
+
+    @property
+    def full_length(self) -> int:
+        return self.grid[0] * self.grid[1] + (self.class_position is not None)
+
+    @property
+    def length(self) -> int:
+        return self.full_length if self.position is None else self.position.shape[1]
+
+    @property
+    def image_count(self) -> int:
+        """Tokens now in the sequence, without the class token."""
+        return self.length - (self.class_position is not None)
+
+    def positions(self, batch: int, device: torch.device) -> Tensor:
+        """``(b l)`` position of every token, also while dense."""
+        if self.position is not None:
+            return self.position
+        return torch.arange(self.full_length, device=device).expand(batch, -1)
+
+    @cached_property
+    def size(self) -> Tensor | None:
+        """``(b l)`` float32: how many positions each token owns; None if every token owns just its own."""
+        if self.owner is None:
+            return None
+        return group_sum(torch.ones_like(self.owner, dtype=torch.float32), self.owner, self.length)
+
+    @cached_property
+    def class_rank(self) -> Tensor | int | None:
+        """Place of the class token in the present sequence: ``(b)`` int64, one number while dense, or None."""
+        if self.class_position is None or self.position is None:
+            return self.class_position
+        return (self.position < self.class_position).sum(1)
+
+    @cached_property
+    def line_orders(self) -> tuple[ScanOrder, ScanOrder]:
+        """Vim's two scans: along the sequence, and back."""
+        if self.position is None:
+            return ScanOrder(), ScanOrder(reverse=True)
+        between = self.position.diff(dim=1) - 1  # (b l-1)
+        zero = torch.zeros_like(self.position[:, :1])
+        return (
+            ScanOrder(missing=torch.cat([zero, between], 1), size=self.size),
+            ScanOrder(missing=torch.cat([between, zero], 1), size=self.size, reverse=True),
+        )
+
+    @cached_property
+    def snake_orders(self) -> tuple[ScanOrder, ...]:
+        """PlainMamba's four scans."""
+        device = None if self.position is None else self.position.device
+        orders, moves = (t.to(device) for t in snake_orders(*self.grid))
+        return tuple(self._order(order, move) for order, move in zip(orders, moves, strict=True))
+
+    def _order(self, order: Tensor, move: Tensor) -> ScanOrder:
+        full_step = order.argsort()  # the step at which the full scan visits each position
+        if self.position is None:
+            return ScanOrder(index=order, inverse=full_step, move=move[order])
+        step, index = full_step[self.position].sort(dim=1)  # (b l)
+        missing = torch.cat([torch.zeros_like(step[:, :1]), step.diff(dim=1) - 1], 1)
+        return ScanOrder(
+            missing=missing,
+            size=None if self.size is None else take(self.size, index),
+            index=index,
+            inverse=index.argsort(dim=1),
+            move=move[take(self.position, index)],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class ScanRecord:
+    """What the scans of one block computed, for importance functions; all in sequence order.
+
+    Attributes:
+        y: for each scan the gated output ``(b l e)``.
+        delta: for each set of time steps ``(b l e)``, after softplus (Vim: one per direction; PlainMamba: one in all).
+    """
+
+    y: tuple[Tensor, ...]
+    delta: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """The state of a model between two blocks.
+
+    Attributes:
+        x: ``(b l d)``. Vim: what the last mixer returned, not yet added to the residual; PlainMamba: the stream itself.
+        residual: ``(b l d)`` float32, Vim's residual stream before ``x`` is added; None where ``x`` is the stream.
+        layout: where the tokens sit.
+        scan: what the last block's scans computed, if a reducer asked for it.
+    """
+
+    x: Tensor
+    layout: Layout
+    residual: Tensor | None = None
+    scan: ScanRecord | None = None
+
+    @property
+    def stream(self) -> Tensor:
+        """``(b l d)`` the residual stream after the last block."""
+        return self.x if self.residual is None else self.residual + self.x
+
+    @property
+    def position(self) -> Tensor:
+        """``(b l)`` position of every token in the full sequence."""
+        return self.layout.positions(self.x.shape[0], self.x.device)
+
+    @property
+    def owner(self) -> Tensor | None:
+        """``(b L)`` the token that owns each position, or None (see :class:`Layout`)."""
+        return self.layout.owner
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        return self.layout.grid
+
+    @property
+    def class_position(self) -> int | None:
+        return self.layout.class_position
+
+    def keep(self, kept: Tensor, heir: Tensor | None, alignment: Alignment) -> Tokens:
+        """Remove all tokens but ``kept``; the values of the others are lost.
+
+        Args:
+            kept: ``(b k)`` int64, ascending: the tokens (0 … l-1) that stay.
+            heir: ``(b l)`` for every present token the kept one (0 … k-1) that inherits its positions (a kept token is its own
+                heir), or None: positions of removed tokens have no owner from here on.
+            alignment: what the layers that follow do about missing positions.
+        """
+        position = self.position
+        owner = None
+        if heir is not None:
+            owner = heir if self.owner is None else take(heir, self.owner)
+        layout = replace(self.layout, position=take(position, kept), owner=owner, alignment=alignment)
+        residual = None if self.residual is None else take(self.residual, kept)
+        return Tokens(take(self.x, kept), layout, residual)
+
+    def merge(self, kept: Tensor, heir: Tensor, alignment: Alignment) -> Tokens:
+        """As :meth:`keep`, but each kept token becomes the mean of all that it inherits, weighted by the positions owned
+        (both streams alike)."""
+        batch, length = self.x.shape[:2]
+        size = self.layout.size
+        if size is None:
+            size = torch.ones(batch, length, device=self.x.device)
+        total = group_sum(size, heir, kept.shape[1])
+        weight = size / take(total, heir)  # (b l)
+        reduced = self.keep(kept, heir, alignment)
+
+        def mean(x: Tensor) -> Tensor:
+            return group_sum(x * weight[..., None].to(x.dtype), heir, kept.shape[1])
+
+        return replace(reduced, x=mean(self.x), residual=None if self.residual is None else mean(self.residual))
+
+    def scatter(self, x: Tensor | None = None) -> Tensor:
+        """Back to the full grid: every image position shows the token that owns it, or zeros if none does.
+
+        Args:
+            x: ``(b l d)`` what to scatter; the stream if None.
+
+        Returns:
+            ``(b h w d)``.
+        """
+        x = self.stream if x is None else x
+        layout = self.layout
+        if layout.owner is not None:
+            full = take(x, layout.owner)
+        elif layout.position is not None:
+            full = group_sum(x, layout.position, layout.full_length)
+        else:
+            full = x
+        if layout.class_position is not None:
+            full = torch.cat([full[:, : layout.class_position], full[:, layout.class_position + 1 :]], 1)
+        return full.unflatten(1, layout.grid)
