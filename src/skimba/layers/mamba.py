@@ -122,20 +122,29 @@ class PlainMambaMixer(nn.Module):
         c = align_conv2d(layout, x, self.conv2d.weight.squeeze(1), self.conv2d.bias)
         dt, B, C = self.x_proj(c).split([self.rank, self.state_size, self.state_size], dim=-1)
         delta = F.linear(dt, self.dt_proj.weight)
+        delta_bias = 2 * self.dt_proj.bias  # compat: the official code adds it twice, in dt_proj and in the scan
         A = -self.A_log.float().exp()
-        ys = [self._scan(c, delta, A, B, C, layout, order) for order in layout.snake_orders]
-        out = self.out_proj(sum(ys[1:], ys[0]) * F.silu(z))
+        ys = [self._scan(c, delta, delta_bias, A, B, C, layout, order) for order in layout.snake_orders]
+        gate = F.silu(z)
+        out = self.out_proj(sum(ys[1:], ys[0]) * gate)
         if not record:
             return out, None
-        gate = F.silu(z)
-        return out, ScanRecord(y=tuple(y * gate for y in ys), delta=(F.softplus(delta + self.dt_proj.bias),))
+        return out, ScanRecord(y=tuple(y * gate for y in ys), delta=(F.softplus(delta + delta_bias),))
 
     def _scan(
-        self, c: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, layout: Layout, order: ScanOrder
+        self,
+        c: Tensor,
+        delta: Tensor,
+        delta_bias: Tensor,
+        A: Tensor,
+        B: Tensor,
+        C: Tensor,
+        layout: Layout,
+        order: ScanOrder,
     ) -> Tensor:
         """One walk: the ungated output ``(b l e)`` in sequence order."""
         assert order.index is not None and order.inverse is not None and order.move is not None
-        gap, step = scan_time(layout.alignment, order, delta, self.dt_proj.bias)
+        gap, step = scan_time(layout.alignment, order, delta, delta_bias)
         # compat: only the input is brought into the order of the walk; delta, B and C stay in raster order (step j of the
         # walk uses those of the j-th token), as the official weights were trained.
         y = selective_scan(
@@ -146,7 +155,7 @@ class PlainMambaMixer(nn.Module):
             C,
             self.D,
             None,
-            self.dt_proj.bias,
+            delta_bias,
             gap=gap,
             step=step,
         )

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import timm
-import torch
 from torch import Tensor, nn
 
 from skimba.models._checkpoint import load_checkpoint
@@ -116,4 +115,4 @@ def check_images(images: Tensor, in_chans: int, patch_size: int) -> None:
 
 def linear_drop_path(last_rate: float, depth: int) -> list[float]:
     """Stochastic depth rates rising linearly from 0 to ``last_rate``."""
-    return [rate.item() for rate in torch.linspace(0, last_rate, depth)]
+    return [last_rate * block / max(depth - 1, 1) for block in range(depth)]
