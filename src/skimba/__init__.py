@@ -1,5 +1,6 @@
 """skimba: token pruning for vision state space models."""
 
+from skimba.flops import count_flops
 from skimba.models import PlainMamba, VisionMamba, create_model, list_models, load_checkpoint
 from skimba.ops import selective_scan
 from skimba.pruning import prune
@@ -9,6 +10,7 @@ __version__ = "0.1.0"
 __all__ = [
     "PlainMamba",
     "VisionMamba",
+    "count_flops",
     "create_model",
     "list_models",
     "load_checkpoint",

@@ -96,6 +96,7 @@ class Layout:
         position: ``(b l)`` int64, ascending: the position of each token in the full sequence; None while dense.
         owner: ``(b L)`` int64: the token (0 … l-1) that owns each position; None if positions have no owner.
         alignment: what layers do about the positions that are gone.
+        device: where scan orders are wanted.
     """
 
     grid: tuple[int, int]
@@ -103,6 +104,7 @@ class Layout:
     position: Tensor | None = None
     owner: Tensor | None = None
     alignment: Alignment = field(default_factory=Alignment)
+    device: torch.device | None = None
 
     @property
     def full_length(self) -> int:
@@ -152,8 +154,7 @@ class Layout:
     @cached_property
     def snake_orders(self) -> tuple[ScanOrder, ...]:
         """PlainMamba's four scans."""
-        device = None if self.position is None else self.position.device
-        orders, moves = (t.to(device) for t in snake_orders(*self.grid))
+        orders, moves = (t.to(self.device) for t in snake_orders(*self.grid))
         return tuple(self._order(order, move) for order, move in zip(orders, moves, strict=True))
 
     def _order(self, order: Tensor, move: Tensor) -> ScanOrder:

@@ -121,7 +121,7 @@ class PlainMamba(nn.Module):
         patches = self.backbone.patch_embed(images)  # (b h w d)
         grid = (patches.shape[1], patches.shape[2])
         x = patches.flatten(1, 2) + fit_positions(self.backbone.pos_embed, self.grid, grid, has_class=False)
-        return Tokens(x, Layout(grid))
+        return Tokens(x, Layout(grid, device=x.device))
 
     def forward_features(self, images: Tensor) -> Tokens:
         """The tokens after the last block, before the final norm."""

@@ -96,7 +96,7 @@ class VisionMamba(nn.Module):
         grid = (patches.shape[1], patches.shape[2])
         x = insert_middle(patches.flatten(1, 2), self.cls_token.expand(len(images), -1, -1))
         x = x + fit_positions(self.pos_embed, self.grid, grid, has_class=True)
-        return Tokens(x, Layout(grid, class_position=grid[0] * grid[1] // 2))
+        return Tokens(x, Layout(grid, class_position=grid[0] * grid[1] // 2, device=x.device))
 
     def forward_features(self, images: Tensor) -> Tokens:
         """The tokens after the last block, before the final norm."""

@@ -1,0 +1,16 @@
+"""Images to train and evaluate on."""
+
+from skimba.data.fashion_mnist import CLASSES, DEBIAN_FOLDER, MEAN, STD, embedded_test_images, load_fashion_mnist
+from skimba.data.idx import read_idx
+from skimba.data.labelled import LabelledImages
+
+__all__ = [
+    "CLASSES",
+    "DEBIAN_FOLDER",
+    "MEAN",
+    "STD",
+    "LabelledImages",
+    "embedded_test_images",
+    "load_fashion_mnist",
+    "read_idx",
+]

@@ -1,0 +1,42 @@
+"""Images with a class each, held in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledImages:
+    """Images of one size, as bytes, and their classes.
+
+    Attributes:
+        pixels: ``(b c height width)`` uint8.
+        labels: ``(b)`` int64, classes 0 … ``len(classes) - 1``.
+        classes: their names.
+        mean, std: of the data set's pixels, in 0 … 1: what a model's input is normalised by.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    mean: float
+    std: float
+
+    def __post_init__(self) -> None:
+        if len(self.pixels) != len(self.labels) or not len(self.labels):
+            raise ValueError(f"needs as many images as labels, and some: got {len(self.pixels)} and {len(self.labels)}")
+        low, high = int(self.labels.min()), int(self.labels.max())
+        if low < 0 or high >= len(self.classes):
+            raise ValueError(f"labels must be 0 … {len(self.classes) - 1}, got {low} … {high}")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, which: slice | Tensor) -> LabelledImages:
+        return LabelledImages(self.pixels[which], self.labels[which], self.classes, self.mean, self.std)
+
+    def normalised(self) -> Tensor:
+        """``(b c height width)`` float32 with the data set's mean and standard deviation taken out."""
+        return (self.pixels.float() / 255 - self.mean) / self.std

@@ -1,0 +1,154 @@
+"""How much a model computes, in multiply-adds, by two conventions.
+
+``exact`` is what runs: every scan direction, an aligned convolution over all the positions it looks at, the matching of a
+reducer. Speed follows this one. ``published`` is what the papers' tables use: Vim's mixer counted as if it had one direction
+(github hustvl/Vim and those who compare with it), no matching; PlainMamba with all four scans.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from skimba.layers.mamba import PlainMambaMixer, VimMixer
+from skimba.pruning.pruner import with_reducer
+from skimba.tokens import Layout, Tokens
+
+SCAN_COST = 9  # multiply-adds per token, channel and state, as all papers of the field count it
+REDUCER = "reducer"  # its line in FlopCount.by_module
+
+
+@dataclass(frozen=True)
+class FlopCount:
+    """Multiply-adds for one image.
+
+    Attributes:
+        convention: ``"published"`` or ``"exact"``.
+        by_module: for every module that computes (mixers as a whole), by its name; ``"reducer"`` for choosing and merging.
+    """
+
+    convention: str
+    by_module: dict[str, int]
+
+    @property
+    def total(self) -> int:
+        return sum(self.by_module.values())
+
+
+def count_flops(
+    model: nn.Module, img_size: int | tuple[int, int] | None = None, convention: str = "published"
+) -> FlopCount:
+    """Count a model's multiply-adds for one image, dense or pruned, by running it on tensors without data.
+
+    Args:
+        model: a skimba model.
+        img_size: side of the image in pixels, or ``(height, width)``; the model's own if None.
+        convention: ``"published"`` or ``"exact"``.
+
+    Raises:
+        ValueError: an unknown convention.
+    """
+    if convention not in CONVENTIONS:
+        raise ValueError(f"unknown convention {convention!r}; known: {', '.join(CONVENTIONS)}")
+    exact = convention == "exact"
+    height, width = (img_size, img_size) if isinstance(img_size, int) else img_size or model.img_size  # type: ignore[misc]
+    twin = _without_data(model)
+    counts: dict[str, int] = {}
+    inside: tuple[str, ...] = ()  # names of modules that are counted as a whole
+    for name, module in twin.named_modules():
+        formula = FORMULAS.get(type(module))
+        if formula is None or name.startswith(inside or "\0"):
+            continue
+        if not isinstance(module, nn.Linear | nn.Conv2d):
+            inside += (name + ".",)
+        module.register_forward_hook(_counter(counts, name, formula, exact))
+    reducer = twin.reducer
+    if reducer is not None:
+        twin = with_reducer(twin, _CountingReducer(reducer, counts, exact))
+    with torch.no_grad():
+        twin(torch.empty(1, twin.in_chans, height, width, device="meta"))  # type: ignore[arg-type]
+    return FlopCount(convention, counts)
+
+
+def _without_data(model: nn.Module) -> nn.Module:
+    """A copy in evaluation mode whose tensors have shapes and no data."""
+    memo: dict[int, Any] = {id(p): nn.Parameter(p.to("meta"), requires_grad=False) for p in model.parameters()}
+    memo |= {id(b): b.to("meta") for b in model.buffers()}
+    return copy.deepcopy(model, memo).eval()
+
+
+def _counter(counts: dict[str, int], name: str, formula: Formula, exact: bool) -> Callable[..., None]:
+    def count(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        counts[name] = counts.get(name, 0) + formula(module, inputs, output, exact)
+
+    return count
+
+
+class _CountingReducer:
+    """A model's own reducer, its matrix products counted where the convention is exact."""
+
+    def __init__(self, reducer: Any, counts: dict[str, int], exact: bool) -> None:
+        self.reducer, self.counts, self.exact = reducer, counts, exact
+
+    def reads_scan(self, block: int) -> bool:
+        return bool(self.reducer.reads_scan(block))
+
+    def __call__(self, tokens: Tokens, block: int) -> Tokens:
+        with FlopCounterMode(display=False) as counter:
+            reduced: Tokens = self.reducer(tokens, block)
+        if self.exact:
+            self.counts[REDUCER] = self.counts.get(REDUCER, 0) + counter.get_total_flops() // 2
+        return reduced
+
+
+Formula = Callable[[Any, tuple[Any, ...], Any, bool], int]
+
+
+def _linear(module: nn.Linear, inputs: tuple[Any, ...], output: Tensor, exact: bool) -> int:
+    return output.numel() * module.in_features
+
+
+def _conv2d(module: nn.Conv2d, inputs: tuple[Any, ...], output: Tensor, exact: bool) -> int:
+    return output.numel() * module.weight[0].numel()
+
+
+def _conv_length(layout: Layout, exact: bool) -> int:
+    """Positions that the mixer's convolution visits."""
+    aligned = layout.position is not None and layout.alignment.conv != "condensed"
+    return layout.full_length if exact and aligned else layout.length
+
+
+def _vim_mixer(module: VimMixer, inputs: tuple[Any, ...], output: Any, exact: bool) -> int:
+    hidden, layout = inputs[:2]
+    _, length, width = hidden.shape
+    inner, state, rank, kernel = module.D.numel(), module.state_size, module.rank, module.conv1d.kernel_size[0]
+    conv = (_conv_length(layout, exact) + kernel - 1) * kernel * inner
+    projections = length * inner * (rank + 2 * state) + length * rank * inner
+    scan = SCAN_COST * length * inner * state + 2 * length * inner
+    directions = 2 if exact else 1
+    return length * width * 2 * inner + directions * (conv + projections + scan) + length * inner * width  # type: ignore[no-any-return]
+
+
+def _plain_mamba_mixer(module: PlainMambaMixer, inputs: tuple[Any, ...], output: Any, exact: bool) -> int:
+    hidden, layout = inputs[:2]
+    _, length, width = hidden.shape
+    inner, state, rank = module.D.numel(), module.state_size, module.rank
+    conv = _conv_length(layout, exact) * inner * module.conv2d.weight[0].numel()
+    projections = length * inner * (rank + 2 * state) + length * rank * inner
+    scans = 4 * SCAN_COST * length * inner * state
+    return length * width * 2 * inner + conv + projections + scans + length * inner * width  # type: ignore[no-any-return]
+
+
+CONVENTIONS = ("published", "exact")
+FORMULAS: dict[type[nn.Module], Formula] = {
+    nn.Linear: _linear,
+    nn.Conv2d: _conv2d,
+    VimMixer: _vim_mixer,
+    PlainMambaMixer: _plain_mamba_mixer,
+}

@@ -1,0 +1,193 @@
+"""Fitting a model to images, resumably: killed at any moment and started again, it ends with the weights of an unbroken run."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from timm.optim import create_optimizer_v2
+from timm.scheduler import CosineLRScheduler
+from torch import Tensor
+
+from skimba.data import LabelledImages
+from skimba.evaluate import accuracy, predict
+from skimba.models import create_model
+
+CHECKPOINT, LOG, WEIGHTS = "checkpoint.pt", "log.jsonl", "weights.safetensors"
+STEPS_PER_CHECKPOINT = 200
+SHIFT = 1  # largest random shift of a training image, in pixels
+MAX_GRAD_NORM = 1.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides what comes out of a training, besides the images."""
+
+    model: str
+    epochs: int = 5
+    batch_size: int = 64
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.05
+    warmup_share: float = 0.05
+    label_smoothing: float = 0.05
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "learning_rate"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        for name in ("warmup_share", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        if self.weight_decay < 0:
+            raise ValueError(f"weight_decay must not be negative, got {self.weight_decay}")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training is: told to its caller after each step."""
+
+    step: int
+    steps: int
+    loss: float
+
+
+def train(
+    recipe: Recipe,
+    train_set: LabelledImages,
+    test_set: LabelledImages,
+    folder: str | Path,
+    on_step: Callable[[Progress], None] | None = None,
+) -> float:
+    """Fit a model from scratch, or go on where an interrupted training in the same folder stopped.
+
+    Writes ``checkpoint.pt`` (atomically, every STEPS_PER_CHECKPOINT steps and after each epoch), ``log.jsonl`` (a line after each
+    epoch) and at the end ``weights.safetensors``, all in ``folder``. The last step's weights are taken: the test images
+    choose nothing.
+
+    Returns:
+        Accuracy on the test images after the last epoch, in 0 … 1.
+
+    Raises:
+        ValueError: the folder holds a training by another recipe, or the loss became NaN.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    steps_per_epoch = len(train_set) // recipe.batch_size
+    if steps_per_epoch == 0:
+        raise ValueError(f"batch_size {recipe.batch_size} is more than the {len(train_set)} training images")
+    steps = steps_per_epoch * recipe.epochs
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        model = create_model(recipe.model, in_chans=train_set.pixels.shape[1], num_classes=len(train_set.classes))
+        optimizer = create_optimizer_v2(model, "adamw", lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+        schedule = CosineLRScheduler(
+            optimizer, steps, warmup_t=int(recipe.warmup_share * steps), warmup_prefix=False, t_in_epochs=False
+        )
+        first = _resume(folder, recipe, model, optimizer)
+        model.train()
+        for step, batch in _batches(train_set, recipe, steps_per_epoch, first):
+            torch.manual_seed(_step_seed(recipe.seed, step))  # augmentation and drop path depend on the step alone
+            schedule.step_update(step)
+            images, labels = augment(batch.pixels), batch.labels
+            inputs = LabelledImages(images, labels, batch.classes, batch.mean, batch.std).normalised()
+            loss = F.cross_entropy(model(inputs), labels, label_smoothing=recipe.label_smoothing)
+            if not torch.isfinite(loss):
+                raise ValueError(f"loss {loss.item()} at step {step}: lower learning_rate (now {recipe.learning_rate})")
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRAD_NORM)
+            optimizer.step()
+            done = step + 1
+            if on_step is not None:
+                on_step(Progress(done, steps, loss.item()))
+            if done % steps_per_epoch == 0:
+                found = accuracy(predict(model, test_set), test_set.labels)
+                line = {"epoch": done // steps_per_epoch, "step": done, "loss": loss.item(), "test_accuracy": found}
+                with (folder / LOG).open("a") as log:
+                    log.write(json.dumps(line) + "\n")
+            if done % STEPS_PER_CHECKPOINT == 0 or done % steps_per_epoch == 0:
+                state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": done}
+                _write_atomically(folder / CHECKPOINT, lambda path, s=state: torch.save({**s, "recipe": asdict(recipe)}, path))
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    _write_atomically(folder / WEIGHTS, lambda path: save_file(weights, path))
+    return _last_accuracy(folder)
+
+
+def augment(pixels: Tensor) -> Tensor:
+    """Each image shifted by up to SHIFT pixels (black comes in) and mirrored by chance: ``(b c height width)``, any dtype."""
+    batch, _, height, width = pixels.shape
+    padded = F.pad(pixels, (SHIFT,) * 4)
+    row = torch.randint(2 * SHIFT + 1, (batch, 1, 1)) + torch.arange(height)[:, None]
+    column = torch.randint(2 * SHIFT + 1, (batch, 1, 1)) + torch.arange(width)
+    column = torch.where(torch.rand(batch, 1, 1) < 0.5, column, column.flip(-1))
+    image = torch.arange(batch)[:, None, None]
+    return padded.movedim(1, -1)[image, row, column].movedim(-1, 1)
+
+
+def _step_seed(seed: int, step: int) -> int:
+    return seed * 1_000_003 + step
+
+
+def _batches(
+    images: LabelledImages, recipe: Recipe, steps_per_epoch: int, first: int
+) -> Iterator[tuple[int, LabelledImages]]:
+    """Step numbers from ``first`` on with their batches; each epoch in an order that seed and epoch alone decide."""
+    for epoch in range(first // steps_per_epoch, recipe.epochs):
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(_step_seed(recipe.seed, epoch)))
+        for step in range(max(first, epoch * steps_per_epoch), (epoch + 1) * steps_per_epoch):
+            start = (step - epoch * steps_per_epoch) * recipe.batch_size
+            yield step, images[order[start : start + recipe.batch_size]]
+
+
+def _resume(folder: Path, recipe: Recipe, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Load the folder's checkpoint, if there is one; the step to go on with."""
+    path = folder / CHECKPOINT
+    if not path.exists():
+        (folder / LOG).unlink(missing_ok=True)
+        return 0
+    state = torch.load(path, weights_only=True)
+    if state["recipe"] != asdict(recipe):
+        changed = [f"{k}: {state['recipe'].get(k)} there, {v} asked for" for k, v in asdict(recipe).items()
+                   if state["recipe"].get(k) != v]  # fmt: skip
+        raise ValueError(f"{folder} holds a training by another recipe ({'; '.join(changed)}); choose another folder")
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    # An epoch's line is written before its checkpoint: one that a kill left without is written again.
+    lines = [line for line in _log(folder) if line["step"] <= state["step"]]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    _write_atomically(folder / LOG, lambda path: Path(path).write_text(text))
+    return int(state["step"])
+
+
+def _log(folder: Path) -> list[dict[str, Any]]:
+    path = folder / LOG
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+
+def _last_accuracy(folder: Path) -> float:
+    return float(_log(folder)[-1]["test_accuracy"])
+
+
+def _write_atomically(path: Path, write: Callable[[str], object]) -> None:
+    """Write a file so that after a crash at any moment either the old or the new content is there, whole."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    try:
+        os.close(handle)
+        write(temporary)
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
