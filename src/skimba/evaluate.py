@@ -2,40 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
-from skimba.data import LabelledImages
 
-
-def predict(
-    model: nn.Module,
-    images: LabelledImages,
-    batch_size: int = 100,
-    on_images: Callable[[int], None] | None = None,
-) -> Tensor:
-    """Logits ``(b num_classes)`` float32 on the CPU, for all images, with the model in evaluation mode.
+def predict(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Logits ``(b num_classes)`` float32 and labels ``(b)`` of all images, on the CPU; the model is in evaluation mode meanwhile.
 
     Args:
-        on_images: called after each batch with the number of images done, for a progress bar.
+        batches: normalised images ``(b c height width)`` with their labels ``(b)``.
     """
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    parts = []
-    with torch.inference_mode():
-        for start in range(0, len(images), batch_size):
-            batch = images[start : start + batch_size]
-            parts.append(model(batch.normalised().to(device)).float().cpu())
-            if on_images is not None:
-                on_images(len(batch))
-    model.train(was_training)
-    return torch.cat(parts)
+    logits, labels = [], []
+    try:
+        with torch.inference_mode():
+            for images, truth in batches:
+                logits.append(model(images.to(device)).float().cpu())
+                labels.append(truth)
+    finally:
+        model.train(was_training)
+    return torch.cat(logits), torch.cat(labels)
 
 
 def accuracy(logits: Tensor, labels: Tensor, top: int = 1) -> float:
-    """Share of the images whose class is among the ``top`` largest logits ``(b num_classes)``."""
+    """Share of the images whose class is among the ``top`` largest logits ``(b num_classes)``, in 0 … 1."""
     best = logits.topk(min(top, logits.shape[1])).indices
-    return (best == labels[:, None]).any(1).float().mean().item()
+    return (best == labels[:, None]).any(1).double().mean().item()

@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from skimba.models import create_model
 
 CHECKPOINT, LOG, WEIGHTS = "checkpoint.pt", "log.jsonl", "weights.safetensors"
 STEPS_PER_CHECKPOINT = 200
+EVALUATION_BATCH = 100
 SHIFT = 1  # largest random shift of a training image, in pixels
 MAX_GRAD_NORM = 1.0
 
@@ -97,9 +98,8 @@ def train(
         for step, batch in _batches(train_set, recipe, steps_per_epoch, first):
             torch.manual_seed(_step_seed(recipe.seed, step))  # augmentation and drop path depend on the step alone
             schedule.step_update(step)
-            images, labels = augment(batch.pixels), batch.labels
-            inputs = LabelledImages(images, labels, batch.classes, batch.mean, batch.std).normalised()
-            loss = F.cross_entropy(model(inputs), labels, label_smoothing=recipe.label_smoothing)
+            inputs = replace(batch, pixels=augment(batch.pixels)).normalised()
+            loss = F.cross_entropy(model(inputs), batch.labels, label_smoothing=recipe.label_smoothing)
             if not torch.isfinite(loss):
                 raise ValueError(f"loss {loss.item()} at step {step}: lower learning_rate (now {recipe.learning_rate})")
             optimizer.zero_grad(set_to_none=True)
@@ -110,13 +110,12 @@ def train(
             if on_step is not None:
                 on_step(Progress(done, steps, loss.item()))
             if done % steps_per_epoch == 0:
-                found = accuracy(predict(model, test_set), test_set.labels)
+                found = accuracy(*predict(model, test_set.batches(EVALUATION_BATCH)))
                 line = {"epoch": done // steps_per_epoch, "step": done, "loss": loss.item(), "test_accuracy": found}
                 with (folder / LOG).open("a") as log:
                     log.write(json.dumps(line) + "\n")
             if done % STEPS_PER_CHECKPOINT == 0 or done % steps_per_epoch == 0:
-                state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": done}
-                _write_atomically(folder / CHECKPOINT, lambda path, s=state: torch.save({**s, "recipe": asdict(recipe)}, path))
+                _save(folder, {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": done}, recipe)
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     _write_atomically(folder / WEIGHTS, lambda path: save_file(weights, path))
     return _last_accuracy(folder)
@@ -148,6 +147,11 @@ def _batches(
             yield step, images[order[start : start + recipe.batch_size]]
 
 
+def _save(folder: Path, state: dict[str, Any], recipe: Recipe) -> None:
+    content = {**state, "recipe": asdict(recipe)}
+    _write_atomically(folder / CHECKPOINT, lambda path: torch.save(content, path))
+
+
 def _resume(folder: Path, recipe: Recipe, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
     """Load the folder's checkpoint, if there is one; the step to go on with."""
     path = folder / CHECKPOINT
@@ -156,8 +160,8 @@ def _resume(folder: Path, recipe: Recipe, model: torch.nn.Module, optimizer: tor
         return 0
     state = torch.load(path, weights_only=True)
     if state["recipe"] != asdict(recipe):
-        changed = [f"{k}: {state['recipe'].get(k)} there, {v} asked for" for k, v in asdict(recipe).items()
-                   if state["recipe"].get(k) != v]  # fmt: skip
+        there = state["recipe"]
+        changed = [f"{k}: {there.get(k)} there, {v} asked for" for k, v in asdict(recipe).items() if there.get(k) != v]
         raise ValueError(f"{folder} holds a training by another recipe ({'; '.join(changed)}); choose another folder")
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])

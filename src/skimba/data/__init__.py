@@ -2,6 +2,7 @@
 
 from skimba.data.fashion_mnist import CLASSES, DEBIAN_FOLDER, MEAN, STD, embedded_test_images, load_fashion_mnist
 from skimba.data.idx import read_idx
+from skimba.data.image_folder import ImageFolder, open_image
 from skimba.data.labelled import LabelledImages
 
 __all__ = [
@@ -9,8 +10,10 @@ __all__ = [
     "DEBIAN_FOLDER",
     "MEAN",
     "STD",
+    "ImageFolder",
     "LabelledImages",
     "embedded_test_images",
     "load_fashion_mnist",
+    "open_image",
     "read_idx",
 ]

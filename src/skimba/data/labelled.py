@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -35,8 +36,14 @@ class LabelledImages:
         return len(self.labels)
 
     def __getitem__(self, which: slice | Tensor) -> LabelledImages:
-        return LabelledImages(self.pixels[which], self.labels[which], self.classes, self.mean, self.std)
+        return replace(self, pixels=self.pixels[which], labels=self.labels[which])
 
     def normalised(self) -> Tensor:
         """``(b c height width)`` float32 with the data set's mean and standard deviation taken out."""
         return (self.pixels.float() / 255 - self.mean) / self.std
+
+    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Normalised images and labels, in order."""
+        for start in range(0, len(self), batch_size):
+            batch = self[start : start + batch_size]
+            yield batch.normalised(), batch.labels

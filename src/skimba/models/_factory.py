@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import socket
+import urllib.parse
+import urllib.request
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
 import timm
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
+from huggingface_hub.constants import ENDPOINT
 from torch import Tensor, nn
 
 from skimba.models._checkpoint import load_checkpoint
@@ -40,12 +45,11 @@ def fetch(source: Source) -> Path:
         if not path.is_file():
             raise FileNotFoundError(f"no weights {source} in this installation of skimba (looked in {path.parent})")
         return path
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
-
     cached = try_to_load_from_cache(source.repository, source.name)
     if isinstance(cached, str):
         return Path(cached)
     try:
+        _reach_hub()
         return Path(hf_hub_download(source.repository, source.name, etag_timeout=HUB_TIMEOUT_S))
     except Exception as error:  # the hub client raises its HTTP library's own types: all mean "not to be had"
         raise ConnectionError(
@@ -53,6 +57,17 @@ def fetch(source: Source) -> Path:
             f"https://huggingface.co/{source.repository}/resolve/main/{source.name}, put it anywhere, and pass its path: "
             "create_model(name, checkpoint=PATH)"
         ) from error
+
+
+def _reach_hub() -> None:
+    """Raise OSError at once if the hub is out of reach: its client would retry for half a minute.
+
+    Through a proxy the hub's own name may not resolve here, so then the client is left to find out.
+    """
+    hub = urllib.parse.urlsplit(ENDPOINT)
+    if urllib.request.getproxies().get(hub.scheme) is None:
+        port = hub.port or {"https": 443, "http": 80}[hub.scheme]
+        socket.create_connection((hub.hostname, port), timeout=HUB_TIMEOUT_S).close()
 
 
 def build(cls: type[Model], source: Source, pretrained: bool, sizes: dict[str, Any], **defaults: Any) -> Model:

@@ -1,0 +1,247 @@
+"""The command line. Results go to standard output, progress to standard error; bad input is one line and exit code 2."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from torch import nn
+
+from skimba import demo as demo_runs
+from skimba.data import (
+    DEBIAN_FOLDER,
+    ImageFolder,
+    LabelledImages,
+    embedded_test_images,
+    load_fashion_mnist,
+)
+from skimba.doctor import examine
+from skimba.evaluate import accuracy, predict
+from skimba.flops import count_flops
+from skimba.models import create_model
+from skimba.pruning import prune
+from skimba.train import CHECKPOINT, Recipe, train
+
+app = typer.Typer(
+    help="Token pruning for vision state space models.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+out, err = Console(), Console(stderr=True)
+
+ModelName = Annotated[str, typer.Argument(metavar="NAME", help="A model, for instance vim_small_patch16_224.")]
+Preset = Annotated[str | None, typer.Option("--prune", metavar="PRESET", help="Prune by a preset: top or hold.")]
+Keep = Annotated[
+    str | None,
+    typer.Option(metavar="BLOCK:SHARE,…", help="Share of tokens kept after which blocks, for instance 5:0.8,10:0.8."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def doctor(json_output: Json = False) -> None:
+    """Show versions, backend, instruction set and threads, and why a backend cannot run."""
+    findings = examine()
+    if json_output:
+        _print_json(findings)
+        return
+    table = Table(show_header=False, box=None)
+    for name, finding in findings.items():
+        table.add_row(name, finding)
+    out.print(table)
+
+
+@app.command()
+def flops(
+    name: ModelName,
+    preset: Preset = None,
+    keep: Keep = None,
+    img_size: Annotated[int | None, typer.Option(min=1, help="Side of the image in pixels.")] = None,
+    json_output: Json = False,
+) -> None:
+    """Count a model's multiply-adds for one image, by the published and by the exact convention."""
+    model = _pruned(create_model(name), preset, keep)
+    counts = {convention: count_flops(model, img_size, convention) for convention in ("published", "exact")}
+    if json_output:
+        _print_json({c: {"total": count.total, "by_module": count.by_module} for c, count in counts.items()})
+        return
+    for convention, count in counts.items():
+        out.print(f"{convention:>9}  {count.total / 1e9:8.3f} G")
+
+
+@app.command("eval")
+def evaluate(
+    name: ModelName,
+    checkpoint: Annotated[Path | None, typer.Option(help="Weights; those of the package or the hub if left out.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="A folder with Fashion-MNIST's IDX files or with one folder of images for each class; "
+                     "the 1,000 images in the package if left out."),  # fmt: skip
+    ] = None,
+    preset: Preset = None,
+    keep: Keep = None,
+    batch_size: Annotated[int, typer.Option(min=1)] = 100,
+    json_output: Json = False,
+) -> None:
+    """Accuracy of a model, dense or pruned."""
+    model = create_model(name, pretrained=checkpoint is None, checkpoint=checkpoint)
+    model = _pruned(model, preset, keep)
+    images = _test_images(data, model)
+    with _bar("evaluating", -(-len(images) // batch_size)) as advance:
+        if isinstance(images, LabelledImages):
+            batches = images.batches(batch_size)
+        else:
+            batches = iter(torch.utils.data.DataLoader(images, batch_size))
+        logits, labels = predict(model, (advance(batch) for batch in batches))
+    found = {
+        "images": len(labels),
+        "top1": accuracy(logits, labels),
+        "top5": accuracy(logits, labels, top=5),
+        "exact_gflops": count_flops(model, convention="exact").total / 1e9,
+    }
+    if json_output:
+        _print_json(found)
+    else:
+        out.print(f"{found['images']} images  top-1 {found['top1']:.2%}  top-5 {found['top5']:.2%}", highlight=False)
+        out.print(f"{found['exact_gflops']:.3f} exact GFLOPs an image", highlight=False)
+
+
+@app.command("train")
+def train_command(
+    name: ModelName,
+    folder: Annotated[Path, typer.Option("--out", help="Where checkpoints, log and weights go.")],
+    data: Annotated[Path, typer.Option(help="The folder with Fashion-MNIST's four IDX files.")] = DEBIAN_FOLDER,
+    epochs: Annotated[int, typer.Option(min=1)] = Recipe.epochs,
+    batch_size: Annotated[int, typer.Option(min=1)] = Recipe.batch_size,
+    learning_rate: float = Recipe.learning_rate,
+    seed: int = Recipe.seed,
+) -> None:
+    """Fit a model to Fashion-MNIST. The same command goes on where an interrupted one stopped."""
+    recipe = Recipe(name, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
+    train_set, test_set = load_fashion_mnist(data, "train"), load_fashion_mnist(data, "test")
+    if (folder / CHECKPOINT).exists():
+        err.print(f"going on with the training in {folder}")
+    with _progress() as progress:
+        task = progress.add_task("training", total=None)
+        found = train(
+            recipe,
+            train_set,
+            test_set,
+            folder,
+            lambda p: progress.update(task, completed=p.step, total=p.steps, description=f"loss {p.loss:.3f}"),
+        )
+    out.print(f"{found:.2%} of {len(test_set)} test images; weights in {folder}", highlight=False)
+
+
+@app.command()
+def demo(
+    picture: Annotated[Path, typer.Option(help="Where the picture goes.")] = Path("skimba_demo.png"),
+    json_output: Json = False,
+) -> None:
+    """Measure the embedded models, dense and pruned, and draw which tokens survive. Needs no network."""
+    from skimba.visualize import draw_stages  # matplotlib takes a second to load
+
+    images = embedded_test_images()
+    with _bar("measuring", len(demo_runs.MODELS) * -(-len(images) // demo_runs.BATCH)) as advance:
+        rows = [row for name in demo_runs.MODELS for row in demo_runs.measure(name, images, lambda: advance(None))]
+    sample = images[:3]
+    pruned = {
+        f"{name} {preset}": prune(create_model(name, pretrained=True), preset, keep=dict.fromkeys(demo_runs.STAGES, 0.7))
+        for name in demo_runs.MODELS
+        for preset in ("top", "hold")
+    }
+    with torch.inference_mode():
+        models = {title: model.eval() for title, model in pruned.items()}
+        draw_stages(models, sample.normalised(), sample.pixels / 255, picture)
+    if json_output:
+        _print_json({"images": len(images), "picture": str(picture), "rows": [asdict(row) for row in rows]})
+        return
+    for name in demo_runs.MODELS:
+        out.print(_demo_table(name, [row for row in rows if row.model == name], len(images)))
+    out.print(f"picture: {picture}", highlight=False)
+
+
+def _demo_table(name: str, rows: list[demo_runs.Row], images: int) -> Table:
+    stages = ", ".join(map(str, demo_runs.STAGES))
+    table = Table(title=f"{name}, {images} test images of Fashion-MNIST; tokens kept after blocks {stages}")
+    for column in ("keep", "method", "accuracy %", "GFLOPs published", "exact", "ms/image", "speed-up"):
+        table.add_column(column, justify="left" if column == "method" else "right")
+    for row in rows:
+        table.add_row(
+            f"{row.keep:.1f}",
+            row.method,
+            f"{100 * row.accuracy:.1f}",
+            f"{row.published_gflops:.3f}",
+            f"{row.exact_gflops:.3f}",
+            f"{row.time_ms:.2f}",
+            f"{row.speedup:.2f}",
+        )
+    return table
+
+
+def _pruned(model: nn.Module, preset: str | None, keep: str | None) -> nn.Module:
+    if preset is None and keep is None:
+        return model
+    return prune(model, preset, keep=None if keep is None else parse_keep(keep))
+
+
+def parse_keep(text: str) -> dict[int, float]:
+    """``"5:0.8,10:0.8"`` -> ``{5: 0.8, 10: 0.8}``."""
+    try:
+        pairs = [part.split(":") for part in text.split(",")]
+        return {int(block): float(share) for block, share in pairs}
+    except ValueError:
+        raise ValueError(f"--keep takes BLOCK:SHARE pairs such as 5:0.8,10:0.8, got {text!r}") from None
+
+
+def _test_images(data: Path | None, model: nn.Module) -> LabelledImages | ImageFolder:
+    if data is None:
+        return embedded_test_images()
+    if data.is_dir() and any(path.is_dir() for path in data.iterdir()):
+        size: tuple[int, int] = model.img_size  # type: ignore[assignment]
+        return ImageFolder(data, size[0])
+    return load_fashion_mnist(data, "test")
+
+
+def _print_json(content: object) -> None:
+    print(json.dumps(content, indent=2))
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=err)
+
+
+@contextmanager
+def _bar(description: str, total: int) -> Iterator[object]:
+    """A progress bar; what it yields advances it by one and hands its argument through."""
+    with _progress() as progress:
+        task = progress.add_task(description, total=total)
+
+        def advance(item: object) -> object:
+            progress.advance(task)
+            return item
+
+        yield advance
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
+        message = " ".join(str(error).split())
+        print(f"skimba: {message}", file=sys.stderr)
+        sys.exit(2)

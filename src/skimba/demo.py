@@ -1,0 +1,95 @@
+"""The demonstration: accuracy, cost and time of the embedded models, dense and pruned, measured here and now."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from skimba.data import LabelledImages
+from skimba.evaluate import accuracy
+from skimba.flops import count_flops
+from skimba.models import create_model
+from skimba.pruning import prune
+
+MODELS = ("vim_micro", "plain_mamba_micro")
+STAGES = (2, 4, 6)  # tokens go after these blocks of eight
+SHARES = (0.8, 0.7, 0.5)  # kept at each stage
+BATCH = 100
+# The paper's score without its alignment: what pruning a state space model like a ViT does.
+CONDENSED = {"preset": "top", "align": "none"}
+METHODS: dict[str, dict[str, str]] = {
+    "condensed": CONDENSED,
+    "top (the paper's)": {"preset": "top"},
+    "hold (ours)": {"preset": "hold"},
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the demo's table.
+
+    Attributes:
+        model, method: their names; ``"dense"`` is the model unpruned.
+        keep: share of the tokens that stays at each stage.
+        accuracy: on the images given, in 0 … 1.
+        published_gflops, exact_gflops: for one image (see :mod:`skimba.flops`).
+        time_ms: for one image in a batch, median over the batches.
+        speedup: over the dense model, median over the batches.
+    """
+
+    model: str
+    method: str
+    keep: float
+    accuracy: float
+    published_gflops: float
+    exact_gflops: float
+    time_ms: float
+    speedup: float
+
+
+def variants(model: nn.Module) -> dict[tuple[str, float], nn.Module]:
+    """The dense model and its pruned forms, by method and share."""
+    found: dict[tuple[str, float], nn.Module] = {("dense", 1.0): model}
+    for share in SHARES:
+        for method, settings in METHODS.items():
+            found[method, share] = prune(model, keep=dict.fromkeys(STAGES, share), **settings)  # type: ignore[arg-type]
+    return found
+
+
+def measure(name: str, images: LabelledImages, on_batch: Callable[[], None] | None = None) -> list[Row]:
+    """All variants of one embedded model on the same images.
+
+    Each batch goes through every variant in turn, so that the ratios of their times hold on a noisy machine.
+    """
+    models = variants(create_model(name, pretrained=True).eval())
+    logits: dict[tuple[str, float], list[torch.Tensor]] = {key: [] for key in models}
+    times: dict[tuple[str, float], list[float]] = {key: [] for key in models}
+    with torch.inference_mode():
+        for model in models.values():  # warm up
+            model(images[:BATCH].normalised())
+        for inputs, _ in images.batches(BATCH):
+            for key, model in models.items():
+                start = time.perf_counter()
+                logits[key].append(model(inputs))
+                times[key].append((time.perf_counter() - start) / len(inputs))
+            if on_batch is not None:
+                on_batch()
+    dense = times["dense", 1.0]
+    return [
+        Row(
+            model=name,
+            method=key[0],
+            keep=key[1],
+            accuracy=accuracy(torch.cat(logits[key]), images.labels),
+            published_gflops=count_flops(model, convention="published").total / 1e9,
+            exact_gflops=count_flops(model, convention="exact").total / 1e9,
+            time_ms=1e3 * statistics.median(times[key]),
+            speedup=statistics.median(d / t for d, t in zip(dense, times[key], strict=True)),
+        )
+        for key, model in models.items()
+    ]

@@ -1,0 +1,34 @@
+"""What this installation can do, and what it cannot and why."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+
+import torch
+
+from skimba.ops import native
+
+PACKAGES = ("skimba", "torch", "torchvision", "timm", "safetensors", "huggingface_hub", "numpy")
+
+
+def examine() -> dict[str, str]:
+    """Names and findings, in the order to show them in."""
+    findings = {"python": f"{platform.python_version()} on {platform.system()} {platform.machine()}"}
+    for package in PACKAGES:
+        try:
+            findings[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            findings[package] = "not installed"
+    findings["torch threads"] = str(torch.get_num_threads())
+    if native.UNAVAILABLE is None:
+        findings["backend"] = "cpu (native kernels)"
+        findings["instruction set"] = f"{native.in_use()} of {', '.join(native.variants())}"
+        findings["kernel threads"] = "OpenMP, torch's number" if native.has_openmp() else "one: built without OpenMP"
+    else:
+        findings["backend"] = "reference (slow)"
+        findings["no cpu backend"] = native.UNAVAILABLE
+    findings["models on cuda"] = (
+        "run on the reference backend (slow)" if torch.cuda.is_available() else "no: torch finds no CUDA device"
+    )
+    return findings
