@@ -1,6 +1,7 @@
 """Operators: each with a readable reference, C++ kernels, and a table of its backends."""
 
+from skimba.ops._checks import default_backend
 from skimba.ops.convolution import causal_conv1d, depthwise_conv2d
 from skimba.ops.selective_scan import BACKENDS, selective_scan
 
-__all__ = ["BACKENDS", "causal_conv1d", "depthwise_conv2d", "selective_scan"]
+__all__ = ["BACKENDS", "causal_conv1d", "default_backend", "depthwise_conv2d", "selective_scan"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -14,8 +16,26 @@ CPU_DTYPES = (torch.float32, torch.bfloat16)
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
+_default: Backend = "auto"
+
+
+@contextmanager
+def default_backend(backend: Backend) -> Iterator[None]:
+    """Meanwhile, in the whole process, operators that are asked for ``auto`` run this backend: to compare whole models."""
+    global _default
+    if backend not in ("auto", "reference", "cpu"):
+        raise ValueError(f"backend must be 'auto', 'reference' or 'cpu', got {backend!r}")
+    before, _default = _default, backend
+    try:
+        yield
+    finally:
+        _default = before
+
+
 def choose(backend: str, x: Tensor) -> str:
     """The backend to run: only ``auto`` chooses, a named one that cannot run raises its reason."""
+    if backend == "auto":
+        backend = _default
     if backend == "reference":
         return backend
     if backend not in ("auto", "cpu"):

@@ -1,0 +1,180 @@
+"""What holds for every way of pruning, on both models."""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+import skimba
+from skimba.pruning import IMPORTANCE, OWNER, PRESETS, REDUCTION, paper_schedule, stage_count, trace
+
+KEEP = {1: 0.7, 2: 0.6, 4: 0.5}
+METHODS = [
+    {"reduction": r, "importance": i, "align": a, "owner": o}
+    for r, i, a, o in itertools.product(REDUCTION, IMPORTANCE, ("none", "decay", "hold"), OWNER)
+    if (r != "bipartite" or (i == "clip" and o == "similar")) and (i == "clip" or o == "similar")
+]
+
+
+@pytest.fixture(params=METHODS, ids=lambda m: "-".join(m.values()))
+def method(request):
+    return request.param
+
+
+def test_tokens_are_really_removed_and_stay_in_order(model, images, method):
+    lengths = []
+    for block in model.layers:
+        block.register_forward_pre_hook(lambda _, inputs: lengths.append(inputs[0].x.shape[1]))
+    pruned = skimba.prune(model, keep=KEEP, **method)
+    with torch.no_grad():
+        stages = trace(pruned, images)
+    extra = model.class_token_count
+    counts = [48]
+    for share in KEEP.values():
+        counts.append(stage_count(counts[-1], share, bool(extra)))
+    assert [stage.x.shape[1] for stage in stages] == [count + extra for count in counts]
+    assert lengths == [counts[0] + extra, counts[1] + extra, counts[2] + extra, counts[2] + extra]
+    for stage in stages:
+        position = stage.position
+        assert (position.diff(dim=1) > 0).all()
+        assert stage.scan is None or stage is stages[0]
+        if extra:
+            rank = stage.layout.class_rank
+            rank = rank if isinstance(rank, torch.Tensor) else torch.full((len(images),), rank)
+            assert position.gather(1, rank[:, None]).eq(24).all()
+            if stage.owner is not None:
+                assert (stage.owner == rank[:, None]).nonzero()[:, 1].tolist() == [24] * len(images)
+        if stage.owner is not None:
+            own = stage.owner.gather(1, position)  # every kept token owns its own position
+            assert torch.equal(own, torch.arange(position.shape[1]).expand_as(own))
+            assert stage.layout.size.sum(1).eq(48 + extra).all()
+
+
+def test_an_image_does_not_depend_on_its_batch(model, images, method):
+    pruned = skimba.prune(model, keep=KEEP, **method)
+    with torch.no_grad():
+        together = pruned(images)
+        alone = torch.cat([pruned(image[None]) for image in images])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_keeping_all_is_the_dense_model_bit_for_bit(model, images, method):
+    pruned = skimba.prune(model, keep={1: 1.0, 3: 1}, **method)
+    with torch.no_grad():
+        assert torch.equal(pruned(images), model(images))
+
+
+def test_gradients_reach_every_parameter_that_the_logits_depend_on(model, images, method):
+    pruned = skimba.prune(model, keep=KEEP, **method)
+    pruned(images).square().sum().backward()
+    without = {n for n, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()}
+    assert not without
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_original_stays_dense_and_the_weights_are_shared(model, images, preset):
+    with torch.no_grad():
+        before = model(images)
+        pruned = skimba.prune(model, preset, keep=KEEP)
+        assert not torch.equal(pruned(images), before)
+        assert torch.equal(model(images), before)
+    assert all(a is b for a, b in zip(model.parameters(), pruned.parameters(), strict=True))
+    assert pruned.state_dict().keys() == model.state_dict().keys()
+    with torch.no_grad():
+        assert torch.equal(skimba.prune(pruned, keep={1: 1.0})(images), before)
+
+
+def test_the_default_is_hold(model):
+    assert skimba.prune(model).reducer == skimba.prune(model, "hold").reducer
+
+
+@pytest.mark.parametrize("conv", [False, "condensed", "zeros", "held"])
+@pytest.mark.parametrize("align", ["none", "decay", "hold"])
+def test_the_convolutions_alignment_is_a_choice_of_its_own(model, images, align, conv):
+    reductions = ("merge", "drop") if conv == "held" or align == "hold" else ("drop",)
+    for reduction in reductions:
+        with torch.no_grad():
+            got = skimba.prune(model, keep=KEEP, reduction=reduction, align=align, align_conv=conv)(images)
+        assert got.isfinite().all()
+    if conv is not False:
+        own = {"none": "condensed", "decay": "zeros", "hold": "held"}[align]
+        with torch.no_grad():
+            usual = skimba.prune(model, keep=KEEP, reduction=reductions[-1], align=align)(images)
+        assert torch.equal(got, usual) == (conv == own)
+
+
+def test_a_function_serves_wherever_a_name_does(model, images):
+    def first(tokens, count, seed):
+        return -tokens.position.float()
+
+    pruned = skimba.prune(model, keep={2: 0.5}, reduction="drop", importance=first, align="decay")
+    with torch.no_grad():
+        position = trace(pruned, images)[-1].position
+    kept = list(range(24)) + [24] * model.class_token_count
+    assert position.tolist() == [kept] * len(images)
+
+
+@pytest.mark.parametrize(
+    ("present", "share", "with_class", "without"),
+    [(196, 0.8, 156, 157), (156, 0.8, 124, 125), (124, 0.8, 100, 100), (100, 0.55, 54, 55), (49, 0.5, 24, 25)]
+    + [(5, 0.01, 2, 1), (1, 0.5, 1, 1), (7, 1.0, 7, 7), (2, 0.5, 2, 1)],
+)
+def test_counts_are_the_published_ones(present, share, with_class, without):
+    assert stage_count(present, share, has_class=True) == with_class
+    assert stage_count(present, share, has_class=False) == without
+
+
+def test_counts_never_exceed_what_is_there():
+    for present, percent, has_class in itertools.product(range(1, 60), range(1, 101), (False, True)):
+        count = stage_count(present, percent / 100, has_class)
+        assert 1 <= count <= present
+        assert count <= max(math.ceil(percent * present / 100), 2)
+
+
+def test_paper_schedules():
+    def schedule(name):
+        with torch.device("meta"):
+            return paper_schedule(skimba.create_model(name))
+
+    assert schedule("vim_small_patch16_224") == schedule("vim_base_patch16_224") == {5: 0.8, 10: 0.8, 15: 0.8}
+    assert schedule("vim_tiny_patch16_224") == {10: 0.8, 20: 0.8}
+    assert schedule("vim_micro") == {2: 0.8, 4: 0.8, 6: 0.8}
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"preset": "best"}, "unknown preset 'best'; known: top, hold"),
+        ({"keep": {0: 0.5}}, r"blocks from 1 to 4 .* got 0"),
+        ({"keep": {5: 0.5}}, "got 5"),
+        ({"keep": {"1": 0.5}}, "got '1'"),
+        ({"keep": {True: 0.5}}, "got True"),
+        ({"keep": {1: 0.0}}, r"shares in \(0, 1\], got 0.0 after block 1"),
+        ({"keep": {1: 1.1}}, "got 1.1"),
+        ({"keep": {1: -0.5}}, "got -0.5"),
+        ({"keep": {1: float("nan")}}, "got nan"),
+        ({"keep": {1: "half"}}, "got 'half'"),
+        ({"keep": {1: 0.4}}, "at most half"),
+        ({"importance": "attention"}, "unknown importance 'attention'; known: clip"),
+        ({"reduction": "mask"}, "unknown reduction 'mask'; known: drop, merge, bipartite"),
+        ({"align": "shift"}, "unknown align 'shift'; known: none, decay, hold"),
+        ({"owner": "random"}, "unknown owner 'random'; known: similar, nearest"),
+        ({"align_conv": "ones"}, "unknown align_conv 'ones'"),
+        ({"gap_delta": "next"}, "unknown gap_delta 'next'; known: previous, own, bias"),
+    ],
+)
+def test_bad_settings_are_refused_before_any_work(model, settings, says):
+    with pytest.raises(ValueError, match=says):
+        skimba.prune(model, **settings)
+
+
+def test_only_skimba_models_are_pruned():
+    with pytest.raises(TypeError, match="got Linear"):
+        skimba.prune(torch.nn.Linear(2, 2))
+
+
+def test_a_score_of_the_wrong_shape_is_refused(model, images):
+    pruned = skimba.prune(model, "top", keep=KEEP, importance=lambda tokens, count, seed: torch.zeros(3))
+    with pytest.raises(ValueError, match="a score for each token"):
+        pruned(images)

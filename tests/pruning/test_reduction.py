@@ -1,0 +1,176 @@
+"""The reductions against loops, and against the faults of the released code of the paper."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import skimba
+from skimba.pruning import trace
+from skimba.pruning.importance import IMPORTANCE
+from skimba.pruning.reduction import Stage, bipartite, drop, merge, most_similar, nearest
+from skimba.tokens import Alignment, Layout, ScanRecord, Tokens
+from tests.conftest import TINY, randomise
+
+HOLD = Alignment("hold", "held")
+CLASS = 6
+
+
+def some_tokens(class_position=CLASS, image_tokens=12, batch=3, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    length = image_tokens + (class_position is not None)
+    x, residual = torch.randn(2, batch, length, 5, generator=generator)
+    y = torch.randn(2, batch, length, 8, generator=generator)
+    delta = torch.rand(2, batch, length, 8, generator=generator)
+    record = ScanRecord(tuple(y), tuple(delta))
+    return Tokens(x, Layout((3, image_tokens // 3), class_position), residual, record)
+
+
+def stage(count, name="clip", owner=most_similar, alignment=HOLD):
+    return Stage(count, alignment, lambda tokens: IMPORTANCE[name](tokens, count, 0), owner)
+
+
+def score_by_loop(name, record, image, token):
+    total = 0.0
+    for y, delta in zip(record.y, record.delta, strict=True):
+        values = [float(v) for v in y[image, token]]
+        steps = [float(v) for v in delta[image, token]]
+        total += {
+            "clip": sum(max(0.0, v) for v in values) / len(values),
+            "no_clip": sum(values) / len(values),
+            "l1": sum(abs(v) for v in values) / len(values),
+            "l2": (sum(v * v for v in values) / len(values)) ** 0.5,
+            "delta": sum(steps) / len(steps),
+        }[name]
+    return total
+
+
+@pytest.mark.parametrize("name", ["clip", "no_clip", "l1", "l2", "delta"])
+@pytest.mark.parametrize("class_position", [CLASS, None])
+def test_the_most_important_image_tokens_stay(name, class_position):
+    tokens = some_tokens(class_position)
+    kept = drop(tokens, stage(4, name)).position
+    for image in range(3):
+        candidates = [t for t in range(tokens.x.shape[1]) if t != class_position]
+        best = sorted(candidates, key=lambda t: -score_by_loop(name, tokens.scan, image, t))[:4]
+        expected = sorted(best if class_position is None else [*best, class_position])
+        assert kept[image].tolist() == expected
+
+
+def test_the_class_token_stays_in_every_image_though_it_scores_least():
+    tokens = some_tokens()
+    for y in tokens.scan.y:
+        y[:, CLASS] = -100
+    assert (drop(tokens, stage(2)).position == CLASS).sum(1).tolist() == [1, 1, 1]
+
+
+def test_the_class_token_keeps_its_place_where_only_tokens_before_it_go():
+    tokens = some_tokens()
+    for y in tokens.scan.y:
+        y[:, :CLASS] -= 100
+    reduced = drop(tokens, stage(8))
+    assert reduced.layout.class_rank.tolist() == [2, 2, 2]  # not the middle of nine
+    assert torch.equal(reduced.x[:, 2], tokens.x[:, CLASS])
+
+
+def test_the_backward_scans_record_is_in_sequence_order():
+    """Told from the outside: what the backward scan returns for a token depends on the tokens after it only."""
+    model = randomise(TINY["vim"](depth=1))
+    images = torch.randn(1, 3, 24, 32)
+    changed = images.clone()
+    changed[..., -4:, -4:] += 1  # the last patch
+    records = [model.layers[0](model.embed(x), record=True).scan for x in (images, changed)]
+    forward, backward = [(a != b).any(-1)[0] for a, b in zip(records[0].y, records[1].y, strict=True)]
+    assert forward.nonzero().flatten().tolist() == [48]
+    assert backward[:40].any()
+
+
+def test_plain_mambas_records_are_in_sequence_order():
+    model = randomise(TINY["plain_mamba"](depth=1, dwconv_blocks=()))
+    with torch.no_grad():
+        tokens = model.embed(torch.randn(2, 3, 24, 32))
+        block = model.layers[0]
+        out, record = block.mamba(block.norm(tokens.x), tokens.layout, record=True)
+        torch.testing.assert_close(block.mamba.out_proj(sum(record.y)), out)
+
+
+@pytest.mark.parametrize("owner", [most_similar, nearest])
+@pytest.mark.parametrize("class_position", [CLASS, None])
+def test_owners_by_loop(owner, class_position):
+    tokens = some_tokens(class_position)
+    reduced = drop(tokens, stage(5, owner=owner))
+    for image in range(3):
+        kept = reduced.position[image].tolist()
+        for position in range(tokens.x.shape[1]):
+            if position in kept:
+                expected = position
+            else:
+                heirs = [k for k in kept if k != class_position]
+                if owner is nearest:
+                    expected = min(heirs, key=lambda k: (abs(k - position), k))
+                else:
+                    stream = tokens.stream[image]
+                    expected = max(heirs, key=lambda k: F.cosine_similarity(stream[k], stream[position], dim=0).item())
+            assert kept[reduced.owner[image, position]] == expected
+
+
+def test_merging_averages_both_streams_by_size():
+    tokens = some_tokens()
+    reduced = merge(merge(tokens, stage(8)), Stage(4, HOLD, lambda t: t.x[..., 0], most_similar))
+    for image in range(3):
+        for rank in range(5):
+            members = reduced.owner[image] == rank
+            torch.testing.assert_close(reduced.x[image, rank], tokens.x[image, members].mean(0))
+            torch.testing.assert_close(reduced.residual[image, rank], tokens.residual[image, members].mean(0))
+
+
+def bipartite_by_loop(stream, positions, class_position, pairs):
+    """Merged pairs (gone, heir), by position."""
+    image = [i for i, p in enumerate(positions) if p != class_position]
+    found = []
+    for i in image[::2]:
+        cosines = {j: F.cosine_similarity(stream[i], stream[j], dim=0).item() for j in image[1::2]}
+        best = max(cosines, key=cosines.get)
+        found.append((cosines[best], positions[i], positions[best]))
+    return {(gone, heir) for _, gone, heir in sorted(found, reverse=True)[:pairs]}
+
+
+@pytest.mark.parametrize("class_position", [CLASS, None, 0, 12])
+def test_bipartite_matching_by_loop(class_position):
+    tokens = some_tokens(class_position)
+    reduced = bipartite(tokens, stage(8))
+    again = bipartite(reduced, stage(4))
+    full = tokens.x.shape[1]
+    for image in range(3):
+        merged = bipartite_by_loop(tokens.stream[image], list(range(full)), class_position, 4)
+        kept = reduced.position[image].tolist()
+        assert {(p, kept[o]) for p, o in enumerate(reduced.owner[image].tolist()) if kept[o] != p} == merged
+        second = bipartite_by_loop(reduced.stream[image], kept, class_position, 4)
+        assert set(again.position[image].tolist()) == set(kept) - {gone for gone, _ in second}
+        for rank, position in enumerate(again.position[image].tolist()):
+            members = again.owner[image] == rank
+            assert members[position]
+            torch.testing.assert_close(again.x[image, rank], tokens.x[image, members].mean(0))
+
+
+def test_equal_tokens_merge_at_no_change_of_their_value():
+    tokens = some_tokens(None)
+    flat = Tokens(torch.ones_like(tokens.x), tokens.layout, torch.ones_like(tokens.residual))
+    assert torch.equal(bipartite(flat, stage(6)).x, torch.ones(3, 6, 5))
+
+
+def test_random_choice_follows_its_seed(images):
+    model = randomise(TINY["vim"]())
+
+    def kept(seed):
+        pruned = skimba.prune(model, "top", keep={2: 0.5}, importance="random", seed=seed)
+        return trace(pruned, images)[-1].position
+
+    assert torch.equal(kept(0), kept(0))
+    assert not torch.equal(kept(0), kept(1))
+
+
+@pytest.mark.parametrize("class_position", [CLASS, None])
+def test_an_even_choice_is_evenly_spread(class_position):
+    kept = drop(some_tokens(class_position), stage(4, "even")).position[0].tolist()
+    image = [p - (class_position is not None and p > CLASS) for p in kept if p != class_position]
+    assert set(torch.tensor(image).diff().tolist()) == {3}

@@ -1,0 +1,61 @@
+import pytest
+import torch
+
+import skimba
+
+PUBLISHED = {
+    "vim_tiny_patch16_224": 1.45,
+    "vim_small_patch16_224": 5.08,
+    "vim_base_patch16_224": 18.87,
+    "plain_mamba_l1": 3.0,
+    "plain_mamba_l2": 8.1,
+    "plain_mamba_l3": 14.4,
+}
+EXACT = {"vim_tiny_patch16_224": 1.82, "vim_small_patch16_224": 5.91, "vim_base_patch16_224": 20.89}
+
+
+def named(name):
+    with torch.device("meta"):
+        return skimba.create_model(name)
+
+
+def close(count, giga):
+    return abs(count.total / 1e9 - giga) <= max(0.01, 0.01 * giga)
+
+
+@pytest.mark.parametrize(("name", "giga"), PUBLISHED.items())
+def test_published_convention_gives_the_papers_figures(name, giga):
+    assert close(skimba.count_flops(named(name)), giga)
+
+
+@pytest.mark.parametrize(("name", "giga"), EXACT.items())
+def test_exact_convention_counts_both_directions(name, giga):
+    assert close(skimba.count_flops(named(name), convention="exact"), giga)
+
+
+def test_pruned_models_give_the_papers_figures():
+    assert close(skimba.count_flops(skimba.prune(named("vim_small_patch16_224"), "top")), 3.57)
+    assert close(skimba.count_flops(skimba.prune(named("plain_mamba_l3"), "top")), 8.44)
+
+
+def test_more_tokens_cost_more_and_fewer_less(model):
+    dense = skimba.count_flops(model, convention="exact")
+    assert skimba.count_flops(model, (48, 64), "exact").total > 3.5 * dense.total
+    pruned = skimba.count_flops(skimba.prune(model, keep={2: 0.5}), convention="exact")
+    assert pruned.total < dense.total
+    assert pruned.by_module["reducer"] == 24 * 24 * 16  # the matching's cosines
+    layers = [name for name in pruned.by_module if "layers.2." in name]
+    assert all(pruned.by_module[name] < dense.by_module[name] for name in layers)
+
+
+def test_counting_leaves_the_model_as_it_was(model, images):
+    with torch.no_grad():
+        before = model(images)
+        skimba.count_flops(model)
+        assert torch.equal(model(images), before)
+    assert not any(m._forward_hooks for m in model.modules())
+
+
+def test_an_unknown_convention_is_refused(model):
+    with pytest.raises(ValueError, match="known: published, exact"):
+        skimba.count_flops(model, convention="mine")
