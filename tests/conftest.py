@@ -5,11 +5,20 @@ from skimba.models import PlainMamba, VisionMamba
 
 
 def tiny_vim(**sizes):
-    return VisionMamba(**{"img_size": (24, 32), "patch_size": 4, "embed_dim": 16, "depth": 4, "num_classes": 5, **sizes})
+    return VisionMamba(
+        **{"img_size": (24, 32), "patch_size": 4, "embed_dim": 16, "depth": 4, "num_classes": 5, **sizes}
+    )
 
 
 def tiny_plain_mamba(**sizes):
-    defaults = {"img_size": (24, 32), "patch_size": 4, "embed_dim": 16, "depth": 4, "dwconv_blocks": (1,), "num_classes": 5}
+    defaults = {
+        "img_size": (24, 32),
+        "patch_size": 4,
+        "embed_dim": 16,
+        "depth": 4,
+        "dwconv_blocks": (1,),
+        "num_classes": 5,
+    }
     return PlainMamba(**{**defaults, **sizes})
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import torch
 import typer
@@ -39,6 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+T = TypeVar("T")
 out, err = Console(), Console(stderr=True)
 
 ModelName = Annotated[str, typer.Argument(metavar="NAME", help="A model, for instance vim_small_patch16_224.")]
@@ -84,11 +85,15 @@ def flops(
 @app.command("eval")
 def evaluate(
     name: ModelName,
-    checkpoint: Annotated[Path | None, typer.Option(help="Weights; those of the package or the hub if left out.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Weights; those of the package or the hub if left out.")
+    ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="A folder with Fashion-MNIST's IDX files or with one folder of images for each class; "
-                     "the 1,000 images in the package if left out."),  # fmt: skip
+        typer.Option(
+            help="A folder with Fashion-MNIST's IDX files or with one folder of images for each class; "
+            "the 1,000 images in the package if left out."
+        ),
     ] = None,
     preset: Preset = None,
     keep: Keep = None,
@@ -158,7 +163,9 @@ def demo(
         rows = [row for name in demo_runs.MODELS for row in demo_runs.measure(name, images, lambda: advance(None))]
     sample = images[:3]
     pruned = {
-        f"{name} {preset}": prune(create_model(name, pretrained=True), preset, keep=dict.fromkeys(demo_runs.STAGES, 0.7))
+        f"{name} {preset}": prune(
+            create_model(name, pretrained=True), preset, keep=dict.fromkeys(demo_runs.STAGES, 0.7)
+        )
         for name in demo_runs.MODELS
         for preset in ("top", "hold")
     }
@@ -220,17 +227,23 @@ def _print_json(content: object) -> None:
 
 
 def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     return Progress(*columns, console=err)
 
 
 @contextmanager
-def _bar(description: str, total: int) -> Iterator[object]:
+def _bar(description: str, total: int) -> Iterator[Callable[[T], T]]:
     """A progress bar; what it yields advances it by one and hands its argument through."""
     with _progress() as progress:
         task = progress.add_task(description, total=total)
 
-        def advance(item: object) -> object:
+        def advance(item: T) -> T:
             progress.advance(task)
             return item
 

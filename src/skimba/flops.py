@@ -57,7 +57,8 @@ def count_flops(
     if convention not in CONVENTIONS:
         raise ValueError(f"unknown convention {convention!r}; known: {', '.join(CONVENTIONS)}")
     exact = convention == "exact"
-    height, width = (img_size, img_size) if isinstance(img_size, int) else img_size or model.img_size  # type: ignore[misc]
+    size: Any = model.img_size if img_size is None else img_size
+    height, width = (size, size) if isinstance(size, int) else size
     twin = _without_data(model)
     counts: dict[str, int] = {}
     inside: tuple[str, ...] = ()  # names of modules that are counted as a whole
@@ -68,11 +69,11 @@ def count_flops(
         if not isinstance(module, nn.Linear | nn.Conv2d):
             inside += (name + ".",)
         module.register_forward_hook(_counter(counts, name, formula, exact))
-    reducer = twin.reducer
+    reducer, channels = twin.reducer, int(twin.in_chans)  # type: ignore[arg-type]
     if reducer is not None:
         twin = with_reducer(twin, _CountingReducer(reducer, counts, exact))
     with torch.no_grad():
-        twin(torch.empty(1, twin.in_chans, height, width, device="meta"))  # type: ignore[arg-type]
+        twin(torch.empty((1, channels, height, width), device="meta"))
     return FlopCount(convention, counts)
 
 
@@ -132,7 +133,7 @@ def _vim_mixer(module: VimMixer, inputs: tuple[Any, ...], output: Any, exact: bo
     projections = length * inner * (rank + 2 * state) + length * rank * inner
     scan = SCAN_COST * length * inner * state + 2 * length * inner
     directions = 2 if exact else 1
-    return length * width * 2 * inner + directions * (conv + projections + scan) + length * inner * width  # type: ignore[no-any-return]
+    return length * width * 2 * inner + directions * (conv + projections + scan) + length * inner * width
 
 
 def _plain_mamba_mixer(module: PlainMambaMixer, inputs: tuple[Any, ...], output: Any, exact: bool) -> int:
@@ -142,7 +143,7 @@ def _plain_mamba_mixer(module: PlainMambaMixer, inputs: tuple[Any, ...], output:
     conv = _conv_length(layout, exact) * inner * module.conv2d.weight[0].numel()
     projections = length * inner * (rank + 2 * state) + length * rank * inner
     scans = 4 * SCAN_COST * length * inner * state
-    return length * width * 2 * inner + conv + projections + scans + length * inner * width  # type: ignore[no-any-return]
+    return length * width * 2 * inner + conv + projections + scans + length * inner * width
 
 
 CONVENTIONS = ("published", "exact")

@@ -103,7 +103,7 @@ def train(
             if not torch.isfinite(loss):
                 raise ValueError(f"loss {loss.item()} at step {step}: lower learning_rate (now {recipe.learning_rate})")
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRAD_NORM)
             optimizer.step()
             done = step + 1

@@ -68,7 +68,9 @@ def test_decay_is_the_full_scan_without_input_at_missing_positions(name, gap_del
     got = selective_scan(u, delta, A, B, C, None, None, bias, gap=gap, reverse=order.reverse)
     for image in range(BATCH):
         steps = range(KEPT - 1, -1, -1) if order.reverse else range(KEPT)
-        at = dict(zip(visited(layout, order)[image].tolist(), steps, strict=True))  # position -> step of the condensed scan
+        at = dict(
+            zip(visited(layout, order)[image].tolist(), steps, strict=True)
+        )  # position -> step of the condensed scan
         state, previous = torch.zeros(WIDTH, STATES, dtype=torch.float64), None
         following = list(at.values())
         for position in walk.tolist():

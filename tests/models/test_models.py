@@ -70,5 +70,7 @@ def test_pretrained_without_a_network_says_what_to_fetch(monkeypatch, tmp_path):
     monkeypatch.setattr("skimba.models._factory.try_to_load_from_cache", lambda *_: None)
     for proxy in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(proxy, raising=False)
-    with pytest.raises(ConnectionError, match=r"hustvl/Vim-tiny-midclstok/.*vim_t_midclstok_76p1acc.pth.*checkpoint=PATH"):
+    with pytest.raises(
+        ConnectionError, match=r"hustvl/Vim-tiny-midclstok/.*vim_t_midclstok_76p1acc.pth.*checkpoint=PATH"
+    ):
         skimba.create_model("vim_tiny_patch16_224", pretrained=True)

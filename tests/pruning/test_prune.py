@@ -117,8 +117,17 @@ def test_a_function_serves_wherever_a_name_does(model, images):
 
 @pytest.mark.parametrize(
     ("present", "share", "with_class", "without"),
-    [(196, 0.8, 156, 157), (156, 0.8, 124, 125), (124, 0.8, 100, 100), (100, 0.55, 54, 55), (49, 0.5, 24, 25)]
-    + [(5, 0.01, 2, 1), (1, 0.5, 1, 1), (7, 1.0, 7, 7), (2, 0.5, 2, 1)],
+    [
+        (196, 0.8, 156, 157),
+        (156, 0.8, 124, 125),
+        (124, 0.8, 100, 100),
+        (100, 0.55, 54, 55),
+        (49, 0.5, 24, 25),
+        (5, 0.01, 2, 1),
+        (1, 0.5, 1, 1),
+        (7, 1.0, 7, 7),
+        (2, 0.5, 2, 1),
+    ],
 )
 def test_counts_are_the_published_ones(present, share, with_class, without):
     assert stage_count(present, share, has_class=True) == with_class

@@ -29,7 +29,9 @@ def read_idx(path: str | Path) -> npt.NDArray[np.uint8]:
         except (OSError, EOFError, zlib.error) as error:
             raise ValueError(f"{path} is not a complete gzip file: {error}") from error
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] != UNSIGNED_BYTE:
-        raise ValueError(f"{path} is not an IDX file of unsigned bytes: it begins with {content[:4].hex() or 'nothing'}")
+        raise ValueError(
+            f"{path} is not an IDX file of unsigned bytes: it begins with {content[:4].hex() or 'nothing'}"
+        )
     header = 4 + 4 * content[3]
     if len(content) < header:
         raise ValueError(f"{path} ends within its header")

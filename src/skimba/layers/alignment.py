@@ -30,7 +30,7 @@ def scan_time(alignment: Alignment, order: ScanOrder, delta: Tensor, delta_bias:
         delta_bias: ``(e)``.
     """
     method = SCAN_TIME[alignment.scan] if isinstance(alignment.scan, str) else alignment.scan
-    return method(alignment, order, delta, delta_bias)  # type: ignore[no-any-return]
+    return method(alignment, order, delta, delta_bias)
 
 
 def _none_time(alignment: Alignment, order: ScanOrder, delta: Tensor, delta_bias: Tensor) -> ScanTime:
@@ -90,7 +90,7 @@ def _align_conv(layout: Layout, x: Tensor, convolution: Convolution) -> Tensor:
     if layout.position is None:
         return convolution(x)
     conv = layout.alignment.conv
-    return (CONVOLUTION[conv] if isinstance(conv, str) else conv)(layout, x, convolution)  # type: ignore[no-any-return]
+    return (CONVOLUTION[conv] if isinstance(conv, str) else conv)(layout, x, convolution)
 
 
 def _condensed(layout: Layout, x: Tensor, convolution: Convolution) -> Tensor:

@@ -87,6 +87,7 @@ class VimMixer(nn.Module):
         D: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """One direction: the gated output ``(b l e)`` and the time steps before softplus and bias."""
+        assert conv1d.bias is not None
         c = align_conv1d(layout, x, conv1d.weight.squeeze(1), conv1d.bias, order.reverse)  # (b l e)
         dt, B, C = x_proj(c).split([self.rank, self.state_size, self.state_size], dim=-1)
         delta = F.linear(dt, dt_proj.weight)
@@ -143,7 +144,9 @@ class PlainMambaMixer(nn.Module):
         order: ScanOrder,
     ) -> Tensor:
         """One walk: the ungated output ``(b l e)`` in sequence order."""
-        assert order.index is not None and order.inverse is not None and order.move is not None
+        assert order.index is not None
+        assert order.inverse is not None
+        assert order.move is not None
         gap, step = scan_time(layout.alignment, order, delta, delta_bias)
         # compat: only the input is brought into the order of the walk; delta, B and C stay in raster order (step j of the
         # walk uses those of the j-th token), as the official weights were trained.

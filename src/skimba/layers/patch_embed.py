@@ -21,7 +21,7 @@ class PatchEmbed(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """``(b c height width)`` -> ``(b h w d)``."""
-        return self.proj(images).permute(0, 2, 3, 1)  # type: ignore[no-any-return]
+        return self.proj(images).permute(0, 2, 3, 1)
 
 
 class ConvStem(nn.Module):
@@ -51,7 +51,7 @@ class ConvStem(nn.Module):
         patch = self.patch_size // 2
         height, width = x.shape[-2:]
         x = F.pad(x, (0, -width % patch, 0, -height % patch))  # compat: zeros at the right and the bottom edge
-        return self.projection(x).permute(0, 2, 3, 1)  # type: ignore[no-any-return]
+        return self.projection(x).permute(0, 2, 3, 1)
 
 
 def _conv_norm_relu(in_chans: int, out_chans: int, kernel_size: int, stride: int) -> nn.Sequential:

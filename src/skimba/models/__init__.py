@@ -5,4 +5,12 @@ from skimba.models._factory import create_model, list_models
 from skimba.models.plain_mamba import PlainMamba
 from skimba.models.vim import VisionMamba
 
-__all__ = ["LoadReport", "PlainMamba", "VisionMamba", "create_model", "list_models", "load_checkpoint", "read_state_dict"]
+__all__ = [
+    "LoadReport",
+    "PlainMamba",
+    "VisionMamba",
+    "create_model",
+    "list_models",
+    "load_checkpoint",
+    "read_state_dict",
+]

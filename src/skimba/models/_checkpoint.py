@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from skimba.layers.patch_embed import fit_positions
 
 # The only classes besides tensors and plain containers that the official files hold (their training arguments).
-HARMLESS_TYPES = [argparse.Namespace]
+HARMLESS_TYPES: list[Any] = [argparse.Namespace]
 # Where the forms of checkpoint keep the weights, in order of trust: DeiT style (Vim), mmcls style (PlainMamba).
 WEIGHT_KEYS = ("model", "state_dict")
 

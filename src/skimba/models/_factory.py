@@ -86,9 +86,7 @@ def build(cls: type[Model], source: Source, pretrained: bool, sizes: dict[str, A
     return model
 
 
-def create_model(
-    name: str, pretrained: bool = False, checkpoint: str | Path | None = None, **sizes: Any
-) -> nn.Module:
+def create_model(name: str, pretrained: bool = False, checkpoint: str | Path | None = None, **sizes: Any) -> nn.Module:
     """A model by name.
 
     Args:
@@ -125,7 +123,9 @@ def check_images(images: Tensor, in_chans: int, patch_size: int) -> None:
     if images.dim() != 4 or images.shape[1] != in_chans:
         raise ValueError(f"images must be (b {in_chans} height width), got {tuple(images.shape)}")
     if min(images.shape[2:]) < patch_size:
-        raise ValueError(f"images must be at least one patch ({patch_size} px) high and wide, got {tuple(images.shape)}")
+        raise ValueError(
+            f"images must be at least one patch ({patch_size} px) high and wide, got {tuple(images.shape)}"
+        )
 
 
 def linear_drop_path(last_rate: float, depth: int) -> list[float]:

@@ -42,7 +42,7 @@ class PlainMambaBlock(nn.Module):
 
     def _depthwise(self, grid: Tensor) -> Tensor:
         assert self.dw is not None
-        return self.dw(grid.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # type: ignore[no-any-return]
+        return self.dw(grid.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
 class _Backbone(nn.Module):
@@ -129,7 +129,7 @@ class PlainMamba(nn.Module):
 
     def forward_head(self, tokens: Tokens) -> Tensor:
         """Logits ``(b num_classes)`` from the mean over all positions."""
-        return self.head.fc(pool(tokens.layout, self.backbone.ln1(tokens.x)))  # type: ignore[no-any-return]
+        return self.head.fc(pool(tokens.layout, self.backbone.ln1(tokens.x)))
 
     def forward(self, images: Tensor) -> Tensor:
         """``(b c height width)`` -> logits ``(b num_classes)``."""
@@ -163,5 +163,14 @@ def plain_mamba_micro(pretrained: bool = False, **sizes: Any) -> PlainMamba:
     """196 tokens of Fashion-MNIST (28 px, patch 2, one channel); weights come with the package."""
     micro: Source = "plain_mamba_micro.safetensors"
     return build(
-        PlainMamba, micro, pretrained, sizes, img_size=28, patch_size=2, in_chans=1, embed_dim=64, depth=8, num_classes=10
+        PlainMamba,
+        micro,
+        pretrained,
+        sizes,
+        img_size=28,
+        patch_size=2,
+        in_chans=1,
+        embed_dim=64,
+        depth=8,
+        num_classes=10,
     )

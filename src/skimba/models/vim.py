@@ -80,13 +80,16 @@ class VisionMamba(nn.Module):
             nn.init.trunc_normal_(parameter, std=0.02)
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
-        for block in self.layers:
-            with torch.no_grad():  # as GPT-2: the residual stream's variance must not grow with depth
-                block.mixer.out_proj.weight /= depth**0.5
+        with torch.no_grad():  # as GPT-2: the residual stream's variance must not grow with depth
+            for name, parameter in self.layers.named_parameters():
+                if name.endswith("out_proj.weight"):
+                    parameter.div_(depth**0.5)
 
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that an optimiser should not decay."""
-        rates = {name for name, _ in self.named_parameters() if name.rsplit(".", 1)[-1] in {"A_log", "A_b_log", "D", "D_b"}}
+        rates = {
+            name for name, _ in self.named_parameters() if name.rsplit(".", 1)[-1] in {"A_log", "A_b_log", "D", "D_b"}
+        }
         return {"pos_embed", "cls_token"} | rates
 
     def embed(self, images: Tensor) -> Tokens:
@@ -104,13 +107,9 @@ class VisionMamba(nn.Module):
 
     def forward_head(self, tokens: Tokens) -> Tensor:
         """Logits ``(b num_classes)`` from the class token."""
-        rank = tokens.layout.class_rank
-        stream = tokens.stream
-        if isinstance(rank, Tensor):
-            stream = stream[torch.arange(len(stream), device=stream.device), rank]
-        else:
-            stream = stream[:, rank]
-        return self.head(self.norm_f(stream).to(self.head.weight.dtype))  # type: ignore[no-any-return]
+        stream, rank = tokens.stream, tokens.layout.class_rank
+        image = torch.arange(len(stream), device=stream.device)
+        return self.head(self.norm_f(stream[image, rank]).to(self.head.weight.dtype))
 
     def forward(self, images: Tensor) -> Tensor:
         """``(b c height width)`` -> logits ``(b num_classes)``."""
@@ -160,5 +159,14 @@ def vim_micro(pretrained: bool = False, **sizes: Any) -> VisionMamba:
     """196 tokens of Fashion-MNIST (28 px, patch 2, one channel); weights come with the package."""
     micro: Source = "vim_micro.safetensors"
     return build(
-        VisionMamba, micro, pretrained, sizes, img_size=28, patch_size=2, in_chans=1, embed_dim=64, depth=8, num_classes=10
+        VisionMamba,
+        micro,
+        pretrained,
+        sizes,
+        img_size=28,
+        patch_size=2,
+        in_chans=1,
+        embed_dim=64,
+        depth=8,
+        num_classes=10,
     )

@@ -13,7 +13,7 @@ from torch import Tensor
 from skimba.ops import _cpu
 
 # The low-level interface: the wrapper of `torch.library.custom_op` costs tens of microseconds a call.
-LIBRARY: Any = torch.library.Library("skimba", "FRAGMENT")  # type: ignore[no-untyped-call]
+LIBRARY: Any = torch.library.Library("skimba", "FRAGMENT")
 _SCAN = (
     "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? delta_bias, "
     "Tensor? gap, Tensor? step, bool reverse"
@@ -83,6 +83,6 @@ torch.library.register_autograd("skimba::depthwise_conv", _conv_gradients, setup
 def call(operator: Any, *arguments: Any) -> Tensor:
     """``operator(*arguments)``, past the autograd layer where nothing needs it: that layer is Python and not free."""
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
-        return operator(*arguments)  # type: ignore[no-any-return]
+        return operator(*arguments)
     with torch._C._AutoDispatchBelowAutograd():
-        return operator(*arguments)  # type: ignore[no-any-return]
+        return operator(*arguments)

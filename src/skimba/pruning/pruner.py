@@ -123,7 +123,13 @@ def prune(
     if not hasattr(model, "reducer"):
         raise TypeError(f"prune needs a skimba model, got {type(model).__name__}")
     method = replace(entry(PRESETS, "hold" if preset is None else preset, "preset"))
-    changes = {"reduction": reduction, "importance": importance, "align": align, "owner": owner, "align_conv": align_conv}
+    changes = {
+        "reduction": reduction,
+        "importance": importance,
+        "align": align,
+        "owner": owner,
+        "align_conv": align_conv,
+    }
     changes["gap_delta"] = gap_delta
     method = replace(method, **{name: value for name, value in changes.items() if value is not None})
     pruner = Pruner(

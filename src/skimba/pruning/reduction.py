@@ -65,7 +65,9 @@ def _split(tokens: Tokens, stage: Stage) -> tuple[Tensor, Tensor]:
     batch, length = tokens.x.shape[:2]
     score = stage.score(tokens)
     if score.shape != (batch, length):
-        raise ValueError(f"an importance must return a score for each token, {(batch, length)}, got {tuple(score.shape)}")
+        raise ValueError(
+            f"an importance must return a score for each token, {(batch, length)}, got {tuple(score.shape)}"
+        )
     protected = is_class(tokens, torch.arange(length, device=score.device).expand(batch, -1))
     order = score.masked_fill(protected, torch.inf).argsort(dim=1, descending=True, stable=True)
     stays = length - tokens.layout.image_count + stage.count

@@ -1,0 +1,5 @@
+"""``python -m skimba``."""
+
+from skimba.cli import main
+
+main()

@@ -1,0 +1,102 @@
+import json
+import subprocess
+import sys
+
+import pytest
+from safetensors.torch import save_file
+
+from skimba.cli import main, parse_keep
+from skimba.models import create_model
+from tests.data.idx_files import write_fashion_mnist
+from tests.data.test_data import photographs
+
+
+def skimba(*arguments):
+    command = [sys.executable, "-m", "skimba", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=100)
+
+
+def run(monkeypatch, *arguments):
+    """The same in this process, which has torch loaded."""
+    monkeypatch.setattr(sys, "argv", ["skimba", *map(str, arguments)])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 0
+
+
+def test_doctor_names_backend_and_versions(monkeypatch, capsys):
+    run(monkeypatch, "doctor", "--json")
+    assert {"python", "torch", "backend", "torch threads"} <= json.loads(capsys.readouterr().out).keys()
+
+
+def test_doctor_says_why_there_are_no_kernels(monkeypatch, capsys):
+    monkeypatch.setattr("skimba.ops.native.UNAVAILABLE", "no compiler was there")
+    run(monkeypatch, "doctor")
+    shown = capsys.readouterr().out
+    assert "reference (slow)" in shown
+    assert "no compiler was there" in shown
+
+
+def test_flops_prints_both_conventions(monkeypatch, capsys):
+    run(monkeypatch, "flops", "vim_small_patch16_224", "--prune", "top")
+    shown = capsys.readouterr().out
+    assert "published" in shown
+    assert "3.565 G" in shown
+    assert "4.158 G" in shown
+
+
+def test_eval_on_a_folder_of_photographs(tmp_path, monkeypatch, capsys):
+    model = create_model("vim_tiny_patch16_224")
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    save_file(weights, tmp_path / "weights.safetensors")
+    (tmp_path / "images").mkdir()
+    data = photographs(tmp_path / "images")
+    options = ["--checkpoint", tmp_path / "weights.safetensors", "--data", data, "--prune", "hold", "--json"]
+    run(monkeypatch, "eval", "vim_tiny_patch16_224", *options)
+    found = json.loads(capsys.readouterr().out)
+    assert found["images"] == 3
+    (data / "cat" / "RGB.png").write_text("no image")
+    monkeypatch.setattr(sys, "argv", ["skimba", "eval", "vim_tiny_patch16_224", *map(str, options)])
+    with pytest.raises(SystemExit):
+        main()
+    assert "RGB.png cannot be read as an image" in capsys.readouterr().err
+
+
+def test_keep_is_parsed():
+    assert parse_keep("5:0.8,10:0.75") == {5: 0.8, 10: 0.75}
+    for bad in ("5", "5:", "a:0.5", "5:0.5;6:0.5", ""):
+        with pytest.raises(ValueError, match="BLOCK:SHARE"):
+            parse_keep(bad)
+
+
+def wrong_calls(folder):
+    (folder / "foreign.pth").write_bytes(b"no weights at all")
+    (folder / "images" / "cat").mkdir(parents=True)
+    (folder / "images" / "cat" / "x.png").write_text("no image")
+    write_fashion_mnist(folder)
+    yield ["flops", "vim_huge"], "unknown model 'vim_huge'"
+    yield ["flops", "vim_micro", "--prune", "best"], "unknown preset 'best'"
+    yield ["flops", "vim_micro", "--keep", "1:2"], "(0, 1]"
+    yield ["eval", "vim_micro", "--checkpoint", folder / "foreign.pth"], "foreign.pth"
+    yield ["eval", "vim_micro", "--checkpoint", folder / "none.pth"], "no checkpoint file"
+    yield ["train", "vim_micro", "--out", folder, "--data", folder / "nowhere"], "no train-images"
+    yield ["train", "vim_micro", "--out", folder, "--data", folder, "--learning-rate", "0"], "learning_rate"
+
+
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys):
+    for arguments, says in wrong_calls(tmp_path):
+        monkeypatch.setattr(sys, "argv", ["skimba", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            main()
+        shown = capsys.readouterr()
+        assert left.value.code == 2
+        assert says in shown.err
+        assert shown.err.count("\n") == 1
+        assert shown.out == ""
+
+
+def test_bad_input_leaves_the_process_with_code_2():
+    result = skimba("flops", "vim_huge")
+    assert result.returncode == 2
+    assert result.stderr.startswith("skimba: unknown model 'vim_huge'")
+    assert result.stderr.count("\n") == 1

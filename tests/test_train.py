@@ -1,0 +1,93 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from skimba.data import embedded_test_images
+from skimba.train import CHECKPOINT, LOG, WEIGHTS, Recipe, augment, train
+from tests.data.idx_files import write_fashion_mnist
+
+EPOCHS = 3
+
+
+def command(data, out):
+    options = ["--data", data, "--out", out, "--epochs", EPOCHS, "--batch-size", 16]
+    return [sys.executable, "-m", "skimba", "train", "vim_micro", *map(str, options)]
+
+
+def test_a_killed_training_ends_as_an_unbroken_one(tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    write_fashion_mnist(data)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run(command(data, tmp_path / "whole"), check=True, env=environment, capture_output=True)
+    broken, kills, seen = tmp_path / "broken", 0, 0.0
+    for _ in range(2 * EPOCHS):
+        process = subprocess.Popen(
+            command(data, broken), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while process.poll() is None:
+            path = broken / CHECKPOINT
+            if path.exists() and path.stat().st_mtime > seen and kills < EPOCHS - 1:
+                seen = path.stat().st_mtime
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+                kills += 1
+            time.sleep(0.01)
+        if process.returncode == 0:
+            break
+    assert kills == EPOCHS - 1
+    whole, resumed = load_file(tmp_path / "whole" / WEIGHTS), load_file(broken / WEIGHTS)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert (broken / LOG).read_text() == (tmp_path / "whole" / LOG).read_text()
+    assert [json.loads(line)["epoch"] for line in (broken / LOG).read_text().splitlines()] == [1, 2, 3]
+
+
+def test_it_learns(tmp_path):
+    images = embedded_test_images()[:32]
+    losses = []
+    recipe = Recipe("vim_micro", epochs=12, batch_size=16, label_smoothing=0.0)
+    train(recipe, images, images, tmp_path, lambda p: losses.append(p.loss))
+    assert len(losses) == 24
+    assert sum(losses[-4:]) < 0.7 * sum(losses[:4])
+
+
+def test_another_recipe_in_the_same_folder_is_refused(tmp_path):
+    images = embedded_test_images()[:4]
+    train(Recipe("vim_micro", epochs=1, batch_size=4), images, images, tmp_path)
+    with pytest.raises(ValueError, match=r"epochs: 1 there, 2 asked for"):
+        train(Recipe("vim_micro", epochs=2, batch_size=4), images, images, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"epochs": 0}, "epochs must be above 0"),
+        ({"learning_rate": -1.0}, "learning_rate must be above 0, got -1.0"),
+        ({"warmup_share": 1.0}, r"warmup_share must be in \[0, 1\)"),
+        ({"weight_decay": -0.1}, "must not be negative"),
+    ],
+)
+def test_bad_recipes_are_refused(settings, says):
+    with pytest.raises(ValueError, match=says):
+        Recipe("vim_micro", **settings)
+
+
+def test_a_batch_larger_than_the_data_is_refused(tmp_path):
+    images = embedded_test_images()[:4]
+    with pytest.raises(ValueError, match="more than the 4 training images"):
+        train(Recipe("vim_micro", batch_size=5), images, images, tmp_path)
+
+
+def test_augmentation_shifts_and_mirrors():
+    torch.manual_seed(0)
+    image = torch.zeros(1, 1, 6, 6, dtype=torch.uint8)
+    image[0, 0, 2, 1] = 7
+    seen = {tuple(augment(image)[0, 0].nonzero()[0].tolist()) for _ in range(300)}
+    assert seen == {(row, column) for row in (1, 2, 3) for column in (0, 1, 2, 3, 4, 5)}
