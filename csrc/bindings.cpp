@@ -71,19 +71,19 @@ using Sizes = std::tuple<int64_t, int64_t, int64_t, int64_t>;  // b l e n
 using Flags = std::tuple<bool, bool, bool, int>;               // bf16, reverse, gap_per_channel, threads
 
 ScanArgs scan_args(const Sizes& s, const Flags& f, const Operand& u, const Operand& delta, const Operand& B,
-                   const Operand& C, const Operand& z, const Operand& gap, const Operand& step, uintptr_t A, uintptr_t D,
-                   uintptr_t delta_bias) {
+                   const Operand& C, const Operand& z, const Operand& gap, const Operand& step, const Operand& missing,
+                   uintptr_t A, uintptr_t D, uintptr_t delta_bias) {
   auto [b, l, e, n] = s;
   auto [bf16, reverse, gap_per_channel, threads] = f;
   return {b,       l,       e,         n,          bf16,        reverse,           gap_per_channel,
           threads, rows(u), rows(delta), rows(B),  rows(C),     rows(z),           rows(gap),
-          rows(step), pointer<float>(A), pointer<float>(D), pointer<float>(delta_bias), nullptr};
+          rows(step), rows(missing), pointer<float>(A), pointer<float>(D), pointer<float>(delta_bias), nullptr};
 }
 
 void scan(const Sizes& s, const Flags& f, const Operand& u, const Operand& delta, const Operand& B, const Operand& C,
-          const Operand& z, const Operand& gap, const Operand& step, uintptr_t A, uintptr_t D, uintptr_t delta_bias,
-          uintptr_t y) {
-  ScanArgs args = scan_args(s, f, u, delta, B, C, z, gap, step, A, D, delta_bias);
+          const Operand& z, const Operand& gap, const Operand& step, const Operand& missing, uintptr_t A, uintptr_t D,
+          uintptr_t delta_bias, uintptr_t y) {
+  ScanArgs args = scan_args(s, f, u, delta, B, C, z, gap, step, missing, A, D, delta_bias);
   args.y = pointer<void>(y);
   const Kernels* k = in_use;
   k->scan(args, workspace(k->scan_workspace(args)));
@@ -93,9 +93,9 @@ using ScanOutputs = std::tuple<uintptr_t, uintptr_t, uintptr_t, uintptr_t, uintp
                                uintptr_t, uintptr_t>;  // in the order of the operator's arguments
 
 void scan_backward(const Sizes& s, const Flags& f, const Operand& u, const Operand& delta, const Operand& B,
-                   const Operand& C, const Operand& z, const Operand& gap, const Operand& step, uintptr_t A, uintptr_t D,
-                   uintptr_t delta_bias, const Operand& grad, const ScanOutputs& out) {
-  ScanArgs args = scan_args(s, f, u, delta, B, C, z, gap, step, A, D, delta_bias);
+                   const Operand& C, const Operand& z, const Operand& gap, const Operand& step, const Operand& missing,
+                   uintptr_t A, uintptr_t D, uintptr_t delta_bias, const Operand& grad, const ScanOutputs& out) {
+  ScanArgs args = scan_args(s, f, u, delta, B, C, z, gap, step, missing, A, D, delta_bias);
   auto [gu, gdelta, gA, gB, gC, gD, gz, gbias, ggap, gstep] = out;
   ScanGrads grads = {rows(grad),        pointer<void>(gu),  pointer<void>(gdelta), pointer<void>(gB),
                      pointer<void>(gC), pointer<void>(gz),  pointer<float>(gA),    pointer<float>(gD),
@@ -107,27 +107,33 @@ void scan_backward(const Sizes& s, const Flags& f, const Operand& u, const Opera
 using Grid = std::tuple<int64_t, int64_t, int64_t, int64_t>;                // b h w e
 using Taps = std::tuple<int64_t, int64_t, int64_t, int64_t>;                // kh kw pad_top pad_left
 using Image = std::tuple<uintptr_t, int64_t, int64_t, int64_t>;             // address, batch, row and column stride
+using Shown = std::tuple<int64_t, uintptr_t>;                               // tokens, source; zeros without
 
-ConvArgs conv_args(const Grid& grid, const Taps& taps, bool bf16, int threads, const Image& x, uintptr_t weight,
-                   uintptr_t bias) {
+ConvArgs conv_args(const Grid& grid, const Taps& taps, bool bf16, int threads, const Image& x, const Shown& shown,
+                   uintptr_t weight, uintptr_t bias) {
+  auto [tokens, address] = shown;
+  const int32_t* source = pointer<int32_t>(address);
+  for (int64_t i = 0; source && i < std::get<0>(grid) * std::get<1>(grid) * std::get<2>(grid); ++i)
+    if (source[i] < -1 || source[i] >= tokens)
+      throw std::out_of_range("source must be -1 ... " + std::to_string(tokens - 1) + ", got " + std::to_string(source[i]));
   auto [b, h, w, e] = grid;
   auto [kh, kw, top, left] = taps;
   auto [data, batch, row, col] = x;
   return {b, h, w, e, kh, kw, top, left, bf16, threads, pointer<void>(data), batch, row, col,
-          pointer<float>(weight), pointer<float>(bias), nullptr};
+          pointer<float>(weight), pointer<float>(bias), tokens, source, nullptr};
 }
 
-void conv(const Grid& grid, const Taps& taps, bool bf16, int threads, const Image& x, uintptr_t weight, uintptr_t bias,
-          uintptr_t y) {
-  ConvArgs args = conv_args(grid, taps, bf16, threads, x, weight, bias);
+void conv(const Grid& grid, const Taps& taps, bool bf16, int threads, const Image& x, const Shown& shown, uintptr_t weight,
+          uintptr_t bias, uintptr_t y) {
+  ConvArgs args = conv_args(grid, taps, bf16, threads, x, shown, weight, bias);
   args.y = pointer<void>(y);
   const Kernels* k = in_use;
   k->conv(args, workspace(k->conv_workspace(args)));
 }
 
-void conv_backward(const Grid& grid, const Taps& taps, bool bf16, int threads, const Image& x, uintptr_t weight,
-                   uintptr_t bias, const Image& grad, uintptr_t gx, uintptr_t gweight, uintptr_t gbias) {
-  ConvArgs args = conv_args(grid, taps, bf16, threads, x, weight, bias);
+void conv_backward(const Grid& grid, const Taps& taps, bool bf16, int threads, const Image& x, const Shown& shown,
+                   uintptr_t weight, uintptr_t bias, const Image& grad, uintptr_t gx, uintptr_t gweight, uintptr_t gbias) {
+  ConvArgs args = conv_args(grid, taps, bf16, threads, x, shown, weight, bias);
   auto [data, batch, row, col] = grad;
   ConvGrads grads = {pointer<void>(data), batch, row, col, pointer<void>(gx), pointer<float>(gweight),
                      pointer<float>(gbias)};

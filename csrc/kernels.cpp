@@ -226,16 +226,23 @@ template <class T> inline void prefetch(const Scan& k, const Rows& rows, int64_t
   if (rows.data && step < k.a.l) __builtin_prefetch(at<T>(rows, k.b, k.token(step)) + k.channel);
 }
 
+// Time that passes before a step where tokens are missing: each lets the time of the token before them pass once more.
+inline vf missing_time(const Scan& k, int64_t t, vf previous) { return previous * *at<float>(k.a.missing, k.b, t); }
+
 template <class T> void discretise(const Scan& k, int64_t start, int64_t count, Times times) {
   const ScanArgs& a = k.a;
+  vf previous = {};  // Δ of the step before, without its factor
+  if (a.missing.data && start > 0) previous = softplus(raw_delta<T>(k, k.token(start - 1)));
   for (int64_t s = 0; s < count; ++s) {
     int64_t t = k.token(start + s);
     prefetch<T>(k, a.delta, start + s + AHEAD);
     prefetch<T>(k, a.u, start + s + AHEAD);
-    vf dt = softplus(raw_delta<T>(k, t)) * step_factor(k, t);
+    vf plain = softplus(raw_delta<T>(k, t)), dt = plain * step_factor(k, t);
     store(times.input + s * W, dt * load(at<T>(a.u, k.b, t) + k.channel, k.count));
     if (a.gap.data)
       dt += a.gap_per_channel ? load(at<float>(a.gap, k.b, t) + k.channel, k.count) : splat(*at<float>(a.gap, k.b, t));
+    if (a.missing.data) dt += missing_time(k, t, previous);
+    previous = plain;
     store(times.decay + s * W, dt);
   }
 }
@@ -433,13 +440,14 @@ vf backward_output(const Scan& k, const ScanGrads& g, int64_t start, int64_t cou
   return to_D;
 }
 
-// From the gradients of each step's time and input to those of u, delta, gap, step and delta_bias (returned).
+// From the gradients of each step's time and input to those of u, delta, gap, step and delta_bias (returned). `from_next` is what
+// the time of the step after reaches this one's Δ with, through missing tokens; it is left for the chunk before.
 template <class T>
 vf backward_times(const Scan& k, const ScanGrads& g, int64_t start, int64_t count, const BackMemory& m, float* to_gap,
-                  float* to_step) {
+                  float* to_step, vf& from_next) {
   const ScanArgs& a = k.a;
   vf skip = a.D ? load(a.D + k.channel, k.count) : vf{}, to_bias = {};
-  for (int64_t s = 0; s < count; ++s) {
+  for (int64_t s = count - 1; s >= 0; --s) {
     int64_t t = k.token(start + s), out = (k.b * a.l + t) * a.e + k.channel;
     vf raw = raw_delta<T>(k, t), factor = splat(step_factor(k, t)), plain = softplus(raw);
     vf u = load(at<T>(a.u, k.b, t) + k.channel, k.count);
@@ -450,7 +458,8 @@ vf backward_times(const Scan& k, const ScanGrads& g, int64_t start, int64_t coun
     vf grad_dt = grad_time + grad_input * u;
     if (a.step.data) to_step[t] += sum(grad_dt * plain);
     vf slope = (raw > 20.0f) ? splat(1.0f) : sigmoid(raw);
-    vf grad_delta = grad_dt * factor * slope;
+    vf grad_delta = (grad_dt * factor + from_next) * slope;
+    if (a.missing.data) from_next = missing_time(k, t, grad_time);
     store(static_cast<T*>(g.delta) + out, grad_delta, k.count);
     to_bias += grad_delta;
   }
@@ -488,7 +497,7 @@ void scan_channels_backward(const Scan& k, const ScanGrads& g, const BackMemory&
   find_starts<T>(k, m, chunk);
   clear(m.carry, states);
   clear(m.dA, states);
-  vf to_D = {}, to_bias = {};
+  vf to_D = {}, to_bias = {}, from_next = {};
   for (int64_t start = (a.l - 1) / chunk * chunk; start >= 0; start -= chunk) {
     int64_t count = smaller(chunk, a.l - start);
     const float* h = m.starts + start / chunk * states;
@@ -509,7 +518,7 @@ void scan_channels_backward(const Scan& k, const ScanGrads& g, const BackMemory&
       retreat(m.A + own, k.B + row, k.C + row, m.times, h + own, m.kept_h + kept, m.kept_decay + kept, m.grad_y, count,
               {m.dA + own, m.group_B + sums, m.group_C + sums, m.grad_time, m.grad_input, m.carry + own});
     }
-    to_bias += backward_times<T>(k, g, start, count, m, m.group_gap + part * a.l, m.group_step + part * a.l);
+    to_bias += backward_times<T>(k, g, start, count, m, m.group_gap + part * a.l, m.group_step + part * a.l, from_next);
   }
   store_grad_A(k, m.dA, m.sample_A + k.b * a.e * a.n);
   store(m.sample_D + k.b * a.e + k.channel, to_D, k.count);
@@ -569,7 +578,7 @@ template <class T> void scan_backward_typed(const ScanArgs& a, const ScanGrads& 
 
 // ---- depthwise convolution + SiLU ----
 
-struct ConvMemory { float *sample_weight, *sample_bias, *image, *weight, *grad; };
+struct ConvMemory { float *sample_weight, *sample_bias, *share, *image, *weight, *grad, *sums; };
 
 // One channel vector of one image, with its border of zeros, is copied into `image`: no bounds to check afterwards.
 ConvMemory conv_memory(const ConvArgs& a, Arena& arena, int64_t thread, bool backward) {
@@ -579,12 +588,23 @@ ConvMemory conv_memory(const ConvArgs& a, Arena& arena, int64_t thread, bool bac
     m.sample_weight = arena.take<float>(a.b * a.e * taps);
     m.sample_bias = arena.take<float>(a.b * a.e);
   }
+  m.share = arena.take<float>(a.source ? a.b * a.tokens : 0);
   for (int64_t i = 0; i <= thread; ++i) {
     m.image = arena.take<float>(padded);
     m.weight = arena.take<float>(taps * W);
+    m.sums = arena.take<float>(a.source ? a.tokens * W : 0);
     if (backward) m.grad = arena.take<float>(padded);
   }
   return m;
+}
+
+inline int64_t source_at(const ConvArgs& a, int64_t b, int64_t i, int64_t j) { return a.source[(b * a.h + i) * a.w + j]; }
+
+// Where in image b the row of x for a position of the grid begins; negative: zeros.
+inline int64_t x_offset(const ConvArgs& a, int64_t b, int64_t i, int64_t j) {
+  if (!a.source) return i * a.x_row + j * a.x_col;
+  int64_t token = source_at(a, b, i, j);
+  return token < 0 ? -1 : token * a.x_col;
 }
 
 template <class T> void copy_padded(const ConvArgs& a, int64_t b, int64_t channel, int count, float* image) {
@@ -592,8 +612,30 @@ template <class T> void copy_padded(const ConvArgs& a, int64_t b, int64_t channe
   clear(image, (a.h + a.kh - 1) * width * W);
   for (int64_t i = 0; i < a.h; ++i)
     for (int64_t j = 0; j < a.w; ++j)
-      store(image + ((i + a.pad_top) * width + j + a.pad_left) * W,
-            load(static_cast<const T*>(a.x) + b * a.x_batch + i * a.x_row + j * a.x_col + channel, count));
+      if (int64_t from = x_offset(a, b, i, j); from >= 0)
+        store(image + ((i + a.pad_top) * width + j + a.pad_left) * W,
+              load(static_cast<const T*>(a.x) + b * a.x_batch + from + channel, count));
+}
+
+// One result of the grid: to its place, or to the sum of the token that is shown there.
+template <class T> inline void deliver(const ConvArgs& a, const ConvMemory& m, T* to, int64_t b, int64_t i, int64_t j, vf x, int count) {
+  if (!a.source) return store(to + ((b * a.h + i) * a.w + j) * a.e, x, count);
+  float* total = m.sums + source_at(a, b, i, j) * W;
+  store(total, load(total) + x);
+}
+inline bool shown(const ConvArgs& a, int64_t b, int64_t i, int64_t j) { return !a.source || source_at(a, b, i, j) >= 0; }
+
+// For every token of image b, 1 / the number of positions that show it.
+void find_shares(const ConvArgs& a, int64_t b, float* share) {
+  clear(share, a.tokens);
+  for (int64_t p = 0; p < a.h * a.w; ++p)
+    if (int64_t token = a.source[b * a.h * a.w + p]; token >= 0) share[token] += 1;
+  for (int64_t k = 0; k < a.tokens; ++k) share[k] = share[k] > 0 ? 1 / share[k] : 0;
+}
+
+template <class T> void write_sums(const ConvArgs& a, const ConvMemory& m, const float* factor, T* to, int64_t b, int count) {
+  for (int64_t k = 0; k < a.tokens; ++k)
+    store(to + (b * a.tokens + k) * a.e, load(m.sums + k * W) * (factor ? factor[b * a.tokens + k] : 1.0f), count);
 }
 
 void pack_weight(const ConvArgs& a, int64_t channel, int count, float* out) {
@@ -650,15 +692,22 @@ template <class T> void conv_typed(const ConvArgs& a, char* workspace) {
   {
     Arena arena{workspace, 0};
     ConvMemory m = conv_memory(a, arena, omp_get_thread_num(), false);
+    if (a.source) {
+#pragma omp for schedule(static)
+      for (int64_t b = 0; b < a.b; ++b) find_shares(a, b, m.share + b * a.tokens);
+    }
 #pragma omp for schedule(static)
     for (int64_t task = 0; task < a.b * vectors; ++task) {
       int64_t b = task / vectors, channel = task % vectors * W;
       int count = (int)smaller(W, a.e - channel);
       copy_padded<T>(a, b, channel, count, m.image);
       pack_weight(a, channel, count, m.weight);
+      T* to = static_cast<T*>(a.y) + channel;
+      if (a.source) clear(m.sums, a.tokens * W);
       convolve(a, m.image, m.weight, load(a.bias + channel, count), [&](int64_t i, int64_t j, vf x) {
-        store(static_cast<T*>(a.y) + ((b * a.h + i) * a.w + j) * a.e + channel, silu(x), count);
+        if (shown(a, b, i, j)) deliver(a, m, to, b, i, j, silu(x), count);
       });
+      if (a.source) write_sums(a, m, m.share, to, b, count);
     }
   }
 }
@@ -702,7 +751,10 @@ void conv_channels_backward(const ConvArgs& a, const ConvGrads& g, const ConvMem
   clear(m.grad, (a.h + a.kh - 1) * width * W);
   vf to_bias = {};
   convolve(a, m.image, m.weight, load(a.bias + channel, count), [&](int64_t i, int64_t j, vf x) {
-    vf grad = load(static_cast<const T*>(g.grad) + b * g.batch + i * g.row + j * g.col + channel, count);
+    if (!shown(a, b, i, j)) return;
+    int64_t token = a.source ? source_at(a, b, i, j) : 0, from = a.source ? token * g.col : i * g.row + j * g.col;
+    vf grad = load(static_cast<const T*>(g.grad) + b * g.batch + from + channel, count);
+    if (a.source) grad *= m.share[b * a.tokens + token];
     grad *= silu_slope(x, sigmoid(x));
     to_bias += grad;
     store(inner + (i * width + j) * W, grad);
@@ -714,9 +766,12 @@ void conv_channels_backward(const ConvArgs& a, const ConvGrads& g, const ConvMem
     store(m.weight + i * W, load(m.weight + (taps - 1 - i) * W));
     store(m.weight + (taps - 1 - i) * W, first);
   }
+  T* to = static_cast<T*>(g.x) + channel;
+  if (a.source) clear(m.sums, a.tokens * W);
   convolve(a, m.grad, m.weight, vf{}, [&](int64_t i, int64_t j, vf x) {
-    store(static_cast<T*>(g.x) + ((b * a.h + i) * a.w + j) * a.e + channel, x, count);
+    if (shown(a, b, i, j)) deliver(a, m, to, b, i, j, x, count);
   });
+  if (a.source) write_sums(a, m, nullptr, to, b, count);
 }
 
 template <class T> void conv_backward_typed(const ConvArgs& a, const ConvGrads& g, char* workspace) {
@@ -725,6 +780,10 @@ template <class T> void conv_backward_typed(const ConvArgs& a, const ConvGrads& 
   {
     Arena arena{workspace, 0};
     ConvMemory m = conv_memory(a, arena, omp_get_thread_num(), true);
+    if (a.source) {
+#pragma omp for schedule(static)
+      for (int64_t b = 0; b < a.b; ++b) find_shares(a, b, m.share + b * a.tokens);
+    }
 #pragma omp for schedule(static)
     for (int64_t task = 0; task < a.b * vectors; ++task)
       conv_channels_backward<T>(a, g, m, task / vectors, task % vectors * W);

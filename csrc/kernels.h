@@ -16,7 +16,7 @@ struct ScanArgs {
   bool bf16, reverse, gap_per_channel;
   int threads;
   Rows u, delta, B, C, z;      // float or bfloat16
-  Rows gap, step;              // float
+  Rows gap, step, missing;     // float
   const float *A, *D, *delta_bias;
   void* y;                     // (b l e), float or bfloat16
 };
@@ -27,14 +27,18 @@ struct ScanGrads {
   float *A, *D, *delta_bias, *gap, *step;
 };
 
-struct ConvArgs {  // silu of a depthwise convolution over a channels-last grid; a sequence is a grid of one row
+// silu of a depthwise convolution over a channels-last grid; a sequence is a grid of one row. With `source`, the grid shows at
+// each position one of `tokens` rows of x (x_col apart) or zeros, and a token gets the mean over the positions that show it.
+struct ConvArgs {
   int64_t b, h, w, e, kh, kw, pad_top, pad_left;
   bool bf16;
   int threads;
   const void* x;
   int64_t x_batch, x_row, x_col;
   const float *weight, *bias;  // (e kh kw), (e)
-  void* y;                     // (b h w e)
+  int64_t tokens;
+  const int32_t* source;       // (b h*w), -1 for zeros; null without
+  void* y;                     // (b h w e), or (b tokens e) with source
 };
 
 struct ConvGrads {

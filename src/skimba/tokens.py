@@ -69,7 +69,7 @@ class ScanOrder:
     """One scan over the tokens that are left.
 
     Attributes:
-        missing: ``(b l)`` number of positions without a token between a visited token and the one visited before it
+        missing: ``(b l)`` float32, number of positions without a token between a visited token and the one visited before it
             (0 for the first, whose state is zero anyway); None if no token is gone.
         size: ``(b l)`` float32, number of positions that a visited token owns; None if nothing is owned by another.
         index: ``(b l)`` or ``(l)`` the token that step j visits; None if the scan follows the sequence.
@@ -133,6 +133,20 @@ class Layout:
         return group_sum(torch.ones_like(self.owner, dtype=torch.float32), self.owner, self.length)
 
     @cached_property
+    def owner_source(self) -> Tensor | None:
+        """``(b L)`` int32: every position shows its owner (see :mod:`skimba.ops.source`); None without owners."""
+        return None if self.owner is None else self.owner.int()
+
+    @cached_property
+    def position_source(self) -> Tensor | None:
+        """``(b L)`` int32: positions of present tokens show these, the others -1; None while dense."""
+        if self.position is None:
+            return None
+        rank = torch.arange(self.length, dtype=torch.int32, device=self.position.device).expand_as(self.position)
+        source = rank.new_full((len(rank), self.full_length), -1)
+        return source.scatter(1, self.position, rank)
+
+    @cached_property
     def class_rank(self) -> Tensor | int | None:
         """Place of the class token in the present sequence: ``(b)`` int64, one number while dense, or None."""
         if self.class_position is None or self.position is None:
@@ -144,8 +158,8 @@ class Layout:
         """Vim's two scans: along the sequence, and back."""
         if self.position is None:
             return ScanOrder(), ScanOrder(reverse=True)
-        between = self.position.diff(dim=1) - 1  # (b l-1)
-        zero = torch.zeros_like(self.position[:, :1])
+        between = (self.position.diff(dim=1) - 1).float()  # (b l-1)
+        zero = between.new_zeros(len(between), 1)
         return (
             ScanOrder(missing=torch.cat([zero, between], 1), size=self.size),
             ScanOrder(missing=torch.cat([between, zero], 1), size=self.size, reverse=True),
@@ -162,7 +176,7 @@ class Layout:
         if self.position is None:
             return ScanOrder(index=order, inverse=full_step, move=move[order])
         step, index = full_step[self.position].sort(dim=1)  # (b l)
-        missing = torch.cat([torch.zeros_like(step[:, :1]), step.diff(dim=1) - 1], 1)
+        missing = torch.cat([torch.zeros_like(step[:, :1]), step.diff(dim=1) - 1], 1).float()
         return ScanOrder(
             missing=missing,
             size=None if self.size is None else take(self.size, index),

@@ -63,9 +63,8 @@ def test_decay_is_the_full_scan_without_input_at_missing_positions(name, gap_del
     B, C = torch.randn(2, BATCH, KEPT, STATES, dtype=torch.float64)
     A, bias = -torch.rand(WIDTH, STATES, dtype=torch.float64), torch.randn(WIDTH, dtype=torch.float64)
     # scan_time computes in float32, so the identity holds to its rounding.
-    gap, step = scan_time(layout.alignment, order, delta, bias)
-    assert step is None
-    got = selective_scan(u, delta, A, B, C, None, None, bias, gap=gap, reverse=order.reverse)
+    time = scan_time(layout.alignment, order, delta, bias)
+    got = selective_scan(u, delta, A, B, C, None, None, bias, reverse=order.reverse, **time)
     for image in range(BATCH):
         steps = range(KEPT - 1, -1, -1) if order.reverse else range(KEPT)
         at = dict(
@@ -90,8 +89,9 @@ def test_decay_is_the_full_scan_without_input_at_missing_positions(name, gap_del
 def test_hold_scales_the_step_by_the_positions_that_the_visited_token_owns(name):
     layout = random_layout(HOLD)
     order, _ = order_of(layout, name)
-    gap, step = scan_time(layout.alignment, order, torch.randn(BATCH, KEPT, WIDTH), torch.zeros(WIDTH))
-    assert gap is None
+    time = scan_time(layout.alignment, order, torch.randn(BATCH, KEPT, WIDTH), torch.zeros(WIDTH))
+    assert time.keys() == {"step"}
+    step = time["step"]
     step = step.flip(1) if order.reverse else step
     for image in range(BATCH):
         for j, position in enumerate(visited(layout, order)[image].tolist()):

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "gap", "step")
+NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "gap", "step", "missing")
 
 
 def scan_inputs(
@@ -35,14 +35,15 @@ def scan_inputs(
         "delta_bias": randn(channels) - 1,
         "gap": torch.rand(gap_shape, generator=g) * (torch.rand(gap_shape, generator=g) > 0.5),
         "step": torch.rand(batch, length, generator=g) * 3,
+        "missing": torch.randint(0, 4, (batch, length), generator=g).float(),
     }
     return {name: x for name, x in inputs.items() if name not in without}
 
 
 def with_gradients(function, inputs: dict[str, Tensor], **options) -> dict[str, Tensor]:
-    """The output and the gradient of every input, for a fixed random gradient of the output."""
-    leaves = {name: x.detach().requires_grad_() for name, x in inputs.items()}
-    y = function(**leaves, **options)
+    """The output and the gradient of every input but counts, for a fixed random gradient of the output."""
+    leaves = {name: x.detach().requires_grad_() for name, x in inputs.items() if name != "missing"}
+    y = function(**leaves, **{name: x for name, x in inputs.items() if name == "missing"}, **options)
     weight = torch.randn(y.shape, generator=torch.Generator().manual_seed(7)).to(y.dtype)
     grads = torch.autograd.grad((y * weight).sum(), list(leaves.values()))
     return {"y": y.detach(), **{f"grad_{name}": g for name, g in zip(leaves, grads, strict=True)}}

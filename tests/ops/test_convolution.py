@@ -42,6 +42,57 @@ def test_depthwise_conv2d_matches(sizes, taps, variant):
         assert_matches(depthwise_conv2d, conv_inputs(*sizes, taps=taps))
 
 
+def a_source(batch, full, tokens, seed=0):
+    """Positions that show a token or zeros; one token is shown by none."""
+    source = torch.randint(-1, tokens, (batch, full), generator=torch.Generator().manual_seed(seed))
+    return source.where(source != tokens // 2, -1).int()
+
+
+@needs_native
+@pytest.mark.parametrize("variant", native.variants())
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(("full", "length", "channels", "width"), [(1, 1, 5, 4), (63, 30, 24, 4), (197, 101, 130, 3)])
+def test_causal_conv1d_of_shown_tokens_matches(full, length, channels, width, reverse, variant):
+    with native.use(variant):
+        inputs = conv_inputs(2, length, channels, taps=(width,))
+        assert_matches(causal_conv1d, inputs, reverse=reverse, source=a_source(2, full, length))
+
+
+@needs_native
+@pytest.mark.parametrize("variant", native.variants())
+@pytest.mark.parametrize("taps", [(3, 3), (7, 7), (5, 9)])
+@pytest.mark.parametrize(("grid", "length", "channels"), [((1, 1), 1, 5), ((3, 10), 11, 24), ((14, 14), 196, 17)])
+def test_depthwise_conv2d_of_shown_tokens_matches(grid, length, channels, taps, variant):
+    with native.use(variant):
+        source = a_source(2, grid[0] * grid[1], length).unflatten(1, grid)
+        assert_matches(depthwise_conv2d, conv_inputs(2, length, channels, taps=taps), source=source)
+
+
+@needs_native
+def test_a_source_that_shows_every_token_in_its_place_changes_nothing():
+    inputs = conv_inputs(2, 12, 20, taps=(4,))
+    source = torch.arange(12, dtype=torch.int32).expand(2, -1)
+    assert torch.equal(causal_conv1d(**inputs, source=source), causal_conv1d(**inputs))
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "says"),
+    [
+        (torch.zeros(2, 12), TypeError, "must be int32, got torch.float32"),
+        (torch.zeros(3, 12, dtype=torch.int32), ValueError, r"\(b L\) for the 2 images"),
+        (torch.zeros(2, 3, 4, dtype=torch.int32), ValueError, r"got \(2, 3, 4\)"),
+        (torch.full((2, 12), 7, dtype=torch.int32), IndexError, "source must be -1 ... 6, got 7"),
+        (torch.full((2, 12), -2, dtype=torch.int32), IndexError, "got -2"),
+    ],
+)
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_bad_sources_are_refused(source, error, says, backend):
+    if backend == "cpu" and native.UNAVAILABLE is not None:
+        pytest.skip(native.UNAVAILABLE)
+    with pytest.raises(error, match=says):
+        causal_conv1d(**conv_inputs(2, 7, 6, taps=(4,)), source=source, backend=backend)
+
+
 @needs_native
 def test_bfloat16_is_the_float32_convolution_of_the_rounded_input():
     inputs = conv_inputs(2, 6, 9, 20, taps=(7, 7))
@@ -67,7 +118,10 @@ def test_result_does_not_depend_on_the_number_of_threads():
 def test_opcheck(monkeypatch):
     monkeypatch.undo()
     x, weight, bias = (t.detach().clone().requires_grad_() for t in conv_inputs(2, 4, 5, 6, taps=(3, 3)).values())
-    torch.library.opcheck(torch.ops.skimba.depthwise_conv.default, (x, weight, bias, 1, 1))
+    torch.library.opcheck(torch.ops.skimba.depthwise_conv.default, (x, weight, bias, None, 1, 1))
+    tokens = x.detach()[:, :, :2].flatten(1, 2)[:, None].requires_grad_()
+    source = torch.randint(-1, tokens.shape[2], (2, 4, 5), dtype=torch.int32)
+    torch.library.opcheck(torch.ops.skimba.depthwise_conv.default, (tokens, weight, bias, source, 1, 1))
 
 
 def test_bad_input_says_what_is_allowed():

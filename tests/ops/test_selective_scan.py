@@ -9,7 +9,7 @@ from skimba.ops import native, selective_scan
 from tests.ops.scan_inputs import NAMES, double, relative_error, scan_inputs, with_gradients
 
 needs_native = pytest.mark.skipif(native.UNAVAILABLE is not None, reason="no native kernels")
-OPTIONAL = ("D", "z", "delta_bias", "gap", "step")
+OPTIONAL = ("D", "z", "delta_bias", "gap", "step", "missing")
 
 
 def assert_matches(inputs, value=1e-5, gradient=1e-4, **options):
@@ -85,7 +85,7 @@ def test_result_does_not_depend_on_the_number_of_threads(variant):
 
 @needs_native
 def test_a_gap_is_the_full_scan_without_input_at_missing_positions():
-    inputs = scan_inputs(12, 24, without=("z", "gap", "step"))
+    inputs = scan_inputs(12, 24, without=("z", "gap", "step", "missing"))
     kept = torch.tensor([0, 3, 4, 9])
     missing = torch.ones(12, dtype=torch.bool).index_fill(0, kept, False)
     inputs["u"] = inputs["u"].masked_fill(missing[None, :, None], 0.0)
@@ -100,8 +100,8 @@ def test_a_gap_is_the_full_scan_without_input_at_missing_positions():
 
 @needs_native
 def test_step_one_and_gap_zero_are_the_dense_scan_bit_for_bit():
-    dense = scan_inputs(50, without=("gap", "step"))
-    aligned = {**dense, "gap": torch.zeros(2, 50), "step": torch.ones(2, 50)}
+    dense = scan_inputs(50, without=("gap", "step", "missing"))
+    aligned = {**dense, "gap": torch.zeros(2, 50), "step": torch.ones(2, 50), "missing": torch.zeros(2, 50)}
     assert torch.equal(selective_scan(**dense), selective_scan(**aligned))
 
 
@@ -170,6 +170,7 @@ def test_inference_mode():
         ({"B": torch.zeros(2, 9, 15)}, ValueError, "B must have shape"),
         ({"gap": torch.full((2, 9), -1.0)}, ValueError, "gap must be >= 0"),
         ({"gap": torch.full((2, 9, 24), float("nan"))}, ValueError, "gap must be >= 0"),
+        ({"missing": torch.full((2, 9), -1.0)}, ValueError, "missing must be >= 0"),
         ({"step": torch.full((2, 9), float("nan"))}, ValueError, "step must be >= 0"),
         ({"step": torch.zeros(2, 9, 24)}, ValueError, "step must have shape"),
         ({"backend": "cuda"}, ValueError, "backend must be"),

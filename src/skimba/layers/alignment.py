@@ -13,15 +13,14 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor
 
-from skimba.ops import causal_conv1d, depthwise_conv2d
-from skimba.tokens import Alignment, Layout, ScanOrder, group_sum, take
+from skimba.ops import causal_conv1d, depthwise_conv2d, mean_shown, show
+from skimba.tokens import Alignment, Layout, ScanOrder
 
-ScanTime = tuple[Tensor | None, Tensor | None]  # `gap` and `step` of skimba.selective_scan
-Convolution = Callable[[Tensor], Tensor]  # full sequence (b L e) -> (b L e)
+ScanTime = dict[str, Tensor]  # some of `gap`, `step` and `missing`, arguments of skimba.selective_scan
 
 
 def scan_time(alignment: Alignment, order: ScanOrder, delta: Tensor, delta_bias: Tensor) -> ScanTime:
-    """The ``gap`` and ``step`` that align one scan.
+    """The arguments of :func:`skimba.selective_scan` that align one scan.
 
     Args:
         alignment: its ``scan`` is a key of :data:`SCAN_TIME` or a function like those in it.
@@ -34,80 +33,84 @@ def scan_time(alignment: Alignment, order: ScanOrder, delta: Tensor, delta_bias:
 
 
 def _none_time(alignment: Alignment, order: ScanOrder, delta: Tensor, delta_bias: Tensor) -> ScanTime:
-    return None, None
+    return {}
 
 
 def _decay_time(alignment: Alignment, order: ScanOrder, delta: Tensor, delta_bias: Tensor) -> ScanTime:
     """Time of the missing positions: their number times one estimate of their step. Exponents add, so a whole run of
     missing positions folds into the next step at no cost."""
     if order.missing is None:
-        return None, None
-    return order.missing[..., None] * GAP_DELTA[alignment.gap_delta](order, delta, delta_bias), None
+        return {}
+    return GAP_DELTA[alignment.gap_delta](order.missing, delta, delta_bias)
 
 
 def _hold_time(alignment: Alignment, order: ScanOrder, delta: Tensor, delta_bias: Tensor) -> ScanTime:
-    return None, order.size
+    return {} if order.size is None else {"step": order.size}
 
 
-def _previous_delta(order: ScanOrder, delta: Tensor, delta_bias: Tensor) -> Tensor:
-    # The first step's neighbour is arbitrary: nothing is missing before it.
-    return F.softplus(delta.float() + delta_bias).roll(-1 if order.reverse else 1, dims=1)
+def _previous_delta(missing: Tensor, delta: Tensor, delta_bias: Tensor) -> ScanTime:
+    return {"missing": missing}  # the scan knows the previous step's time itself
 
 
-def _own_delta(order: ScanOrder, delta: Tensor, delta_bias: Tensor) -> Tensor:
-    return F.softplus(delta.float() + delta_bias)
+def _own_delta(missing: Tensor, delta: Tensor, delta_bias: Tensor) -> ScanTime:
+    return {"gap": missing[..., None] * F.softplus(delta.float() + delta_bias)}
 
 
-def _bias_delta(order: ScanOrder, delta: Tensor, delta_bias: Tensor) -> Tensor:
-    return F.softplus(delta_bias.float())
+def _bias_delta(missing: Tensor, delta: Tensor, delta_bias: Tensor) -> ScanTime:
+    return {"gap": missing[..., None] * F.softplus(delta_bias.float())}
 
 
 def align_conv1d(layout: Layout, x: Tensor, weight: Tensor, bias: Tensor, reverse: bool) -> Tensor:
     """``silu`` of a causal convolution along the sequence: ``x (b l e)`` -> ``(b l e)``, aligned as the layout says."""
-    return _align_conv(layout, x, lambda full: causal_conv1d(full, weight, bias, reverse=reverse))
+    return causal_conv1d(x, weight, bias, source=conv_source(layout), reverse=reverse)
 
 
 def align_conv2d(layout: Layout, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """``silu`` of a depthwise convolution over the grid: ``x (b l e)`` -> ``(b l e)``, aligned as the layout says."""
-    return align_grid(layout, x, lambda grid: depthwise_conv2d(grid, weight, bias))
+    source = conv_source(layout)
+    if source is not None:
+        return depthwise_conv2d(x, weight, bias, source=source.unflatten(1, layout.grid))
+    return _over_rows(layout, x, lambda grid: depthwise_conv2d(grid, weight, bias))
 
 
-def align_grid(layout: Layout, x: Tensor, convolution: Convolution) -> Tensor:
+def align_grid(layout: Layout, x: Tensor, convolution: Callable[[Tensor], Tensor]) -> Tensor:
     """As :func:`align_conv2d` for any ``convolution (b h w e) -> (b h w e)``."""
-    width = layout.grid[1]
-
-    def over_rows(full: Tensor) -> Tensor:
-        # A condensed sequence is laid out in rows of the grid's width, the last filled up with zeros.
-        length = full.shape[1]
-        if spare := -length % width:
-            full = F.pad(full, (0, 0, 0, spare))
-        return convolution(full.unflatten(1, (-1, width))).flatten(1, 2)[:, :length]
-
-    return _align_conv(layout, x, over_rows)
+    source = conv_source(layout)
+    if source is None:
+        return _over_rows(layout, x, convolution)
+    full = convolution(show(x, source).unflatten(1, layout.grid))
+    return mean_shown(full.flatten(1, 2), source, layout.length)
 
 
-def _align_conv(layout: Layout, x: Tensor, convolution: Convolution) -> Tensor:
+def _over_rows(layout: Layout, x: Tensor, convolution: Callable[[Tensor], Tensor]) -> Tensor:
+    """The convolution over what is there, laid out in rows of the grid's width, the last one filled up with zeros."""
+    length, width = x.shape[1], layout.grid[1]
+    if spare := -length % width:
+        x = F.pad(x, (0, 0, 0, spare))
+    return convolution(x.unflatten(1, (-1, width))).flatten(1, 2)[:, :length]
+
+
+def conv_source(layout: Layout) -> Tensor | None:
+    """``(b L)`` the token that a convolution finds at each position, -1 for zeros; None where it runs over the tokens as they
+    stand."""
     if layout.position is None:
-        return convolution(x)
+        return None
     conv = layout.alignment.conv
-    return (CONVOLUTION[conv] if isinstance(conv, str) else conv)(layout, x, convolution)
+    return (CONVOLUTION[conv] if isinstance(conv, str) else conv)(layout)
 
 
-def _condensed(layout: Layout, x: Tensor, convolution: Convolution) -> Tensor:
-    return convolution(x)
+def _no_source(layout: Layout) -> None:
+    return None
 
 
-def _zeros(layout: Layout, x: Tensor, convolution: Convolution) -> Tensor:
-    assert layout.position is not None
-    full = group_sum(x, layout.position, layout.full_length)
-    return take(convolution(full), layout.position)
+def _position_source(layout: Layout) -> Tensor | None:
+    return layout.position_source
 
 
-def _held(layout: Layout, x: Tensor, convolution: Convolution) -> Tensor:
-    if layout.owner is None or layout.size is None:
+def _owner_source(layout: Layout) -> Tensor | None:
+    if layout.owner_source is None:
         raise ValueError("a held convolution needs positions with owners, got tokens reduced without an owner")
-    full = convolution(take(x, layout.owner))
-    return group_sum(full, layout.owner, layout.length) / layout.size[..., None].to(full.dtype)
+    return layout.owner_source
 
 
 def pool(layout: Layout, x: Tensor) -> Tensor:
@@ -120,8 +123,8 @@ def pool(layout: Layout, x: Tensor) -> Tensor:
 
 SCAN_TIME: dict[str, Callable[..., ScanTime]] = {"none": _none_time, "decay": _decay_time, "hold": _hold_time}
 GAP_DELTA = {"previous": _previous_delta, "own": _own_delta, "bias": _bias_delta}
-CONVOLUTION: dict[str, Callable[[Layout, Tensor, Convolution], Tensor]] = {
-    "condensed": _condensed,
-    "zeros": _zeros,
-    "held": _held,
+CONVOLUTION: dict[str, Callable[[Layout], Tensor | None]] = {
+    "condensed": _no_source,
+    "zeros": _position_source,
+    "held": _owner_source,
 }

@@ -91,10 +91,8 @@ class VimMixer(nn.Module):
         c = align_conv1d(layout, x, conv1d.weight.squeeze(1), conv1d.bias, order.reverse)  # (b l e)
         dt, B, C = x_proj(c).split([self.rank, self.state_size, self.state_size], dim=-1)
         delta = F.linear(dt, dt_proj.weight)
-        gap, step = scan_time(layout.alignment, order, delta, dt_proj.bias)
-        y = selective_scan(
-            c, delta, -A_log.float().exp(), B, C, D, z, dt_proj.bias, gap=gap, step=step, reverse=order.reverse
-        )
+        time = scan_time(layout.alignment, order, delta, dt_proj.bias)
+        y = selective_scan(c, delta, -A_log.float().exp(), B, C, D, z, dt_proj.bias, reverse=order.reverse, **time)
         return y, delta
 
 
@@ -147,7 +145,7 @@ class PlainMambaMixer(nn.Module):
         assert order.index is not None
         assert order.inverse is not None
         assert order.move is not None
-        gap, step = scan_time(layout.alignment, order, delta, delta_bias)
+        time = scan_time(layout.alignment, order, delta, delta_bias)
         # compat: only the input is brought into the order of the walk; delta, B and C stay in raster order (step j of the
         # walk uses those of the j-th token), as the official weights were trained.
         y = selective_scan(
@@ -159,7 +157,6 @@ class PlainMambaMixer(nn.Module):
             self.D,
             None,
             delta_bias,
-            gap=gap,
-            step=step,
+            **time,
         )
         return take(y, order.inverse)

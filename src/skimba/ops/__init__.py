@@ -3,5 +3,6 @@
 from skimba.ops._checks import default_backend
 from skimba.ops.convolution import causal_conv1d, depthwise_conv2d
 from skimba.ops.selective_scan import BACKENDS, selective_scan
+from skimba.ops.source import mean_shown, show
 
-__all__ = ["BACKENDS", "causal_conv1d", "default_backend", "depthwise_conv2d", "selective_scan"]
+__all__ = ["BACKENDS", "causal_conv1d", "default_backend", "depthwise_conv2d", "mean_shown", "selective_scan", "show"]

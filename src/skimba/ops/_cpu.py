@@ -44,12 +44,13 @@ def _scan_call(
     delta_bias: Tensor | None,
     gap: Tensor | None,
     step: Tensor | None,
+    missing: Tensor | None,
     reverse: bool,
 ) -> ScanCall:
     """The kernel's arguments, and the tensors that must outlive the call."""
     batch, length, channels = u.shape
     gap_per_channel = gap is not None and gap.dim() == 3
-    rows = [_unit(u), _unit(delta), _unit(B), _unit(C), _unit(z), _unit(gap) if gap_per_channel else gap, step]
+    rows = [_unit(u), _unit(delta), _unit(B), _unit(C), _unit(z), _unit(gap) if gap_per_channel else gap, step, missing]
     parameters = [_parameter(A), _parameter(D), _parameter(delta_bias)]
     sizes = (batch, length, channels, A.shape[1])
     flags = (u.dtype == torch.bfloat16, reverse, gap_per_channel, torch.get_num_threads())
@@ -67,9 +68,10 @@ def selective_scan(
     delta_bias: Tensor | None,
     gap: Tensor | None,
     step: Tensor | None,
+    missing: Tensor | None,
     reverse: bool,
 ) -> Tensor:
-    _alive, call = _scan_call(u, delta, A, B, C, D, z, delta_bias, gap, step, reverse)
+    _alive, call = _scan_call(u, delta, A, B, C, D, z, delta_bias, gap, step, missing, reverse)
     y = torch.empty(u.shape, dtype=u.dtype)
     _native.scan(*call, y.data_ptr())
     return y
@@ -87,10 +89,11 @@ def selective_scan_backward(
     delta_bias: Tensor | None,
     gap: Tensor | None,
     step: Tensor | None,
+    missing: Tensor | None,
     reverse: bool,
 ) -> tuple[Tensor, ...]:
     """Gradients of all tensor arguments in their order; an empty tensor for each that is not given."""
-    _alive, call = _scan_call(u, delta, A, B, C, D, z, delta_bias, gap, step, reverse)
+    _alive, call = _scan_call(u, delta, A, B, C, D, z, delta_bias, gap, step, missing, reverse)
     grad = grad if grad.stride(-1) == 1 else grad.contiguous()
     grads = scan_gradients(u, delta, A, B, C, D, z, delta_bias, gap, step)
     _native.scan_backward(*call, _operand(grad), tuple(g.data_ptr() if g.numel() else 0 for g in grads))
@@ -102,7 +105,7 @@ def scan_gradients(*inputs: Tensor | None) -> tuple[Tensor, ...]:
     return tuple(torch.empty(0) if x is None else torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in inputs)
 
 
-ConvCall = tuple[list[Tensor], tuple[object, ...]]
+ConvCall = tuple[list[Tensor | None], tuple[object, ...]]
 
 
 def _image(x: Tensor) -> tuple[Tensor, Image]:
@@ -110,25 +113,36 @@ def _image(x: Tensor) -> tuple[Tensor, Image]:
     return x, (x.data_ptr(), x.stride(0), x.stride(1), x.stride(2))
 
 
-def _conv_call(x: Tensor, weight: Tensor, bias: Tensor, pad_top: int, pad_left: int) -> ConvCall:
+def _conv_call(
+    x: Tensor, weight: Tensor, bias: Tensor, source: Tensor | None, pad_top: int, pad_left: int
+) -> ConvCall:
     x, image = _image(x)
+    batch, height, width, channels = x.shape
+    shown = (0, 0)
+    if source is not None:  # x is then (b 1 l e), and the grid is the source's
+        source = source.contiguous()
+        shown = (width, source.data_ptr())
+        height, width = source.shape[1:]
     weight, bias = weight.contiguous(), bias.contiguous()
     taps = (weight.shape[1], weight.shape[2], pad_top, pad_left)
     flags = (x.dtype == torch.bfloat16, torch.get_num_threads())
-    return [x, weight, bias], (tuple(x.shape), taps, *flags, image, weight.data_ptr(), bias.data_ptr())
+    call = ((batch, height, width, channels), taps, *flags, image, shown, weight.data_ptr(), bias.data_ptr())
+    return [x, weight, bias, source], call
 
 
-def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor, pad_top: int, pad_left: int) -> Tensor:
-    _alive, call = _conv_call(x, weight, bias, pad_top, pad_left)
+def depthwise_conv(
+    x: Tensor, weight: Tensor, bias: Tensor, source: Tensor | None, pad_top: int, pad_left: int
+) -> Tensor:
+    _alive, call = _conv_call(x, weight, bias, source, pad_top, pad_left)
     y = torch.empty(x.shape, dtype=x.dtype)
     _native.conv(*call, y.data_ptr())
     return y
 
 
 def depthwise_conv_backward(
-    grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, pad_top: int, pad_left: int
+    grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, source: Tensor | None, pad_top: int, pad_left: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    _alive, call = _conv_call(x, weight, bias, pad_top, pad_left)
+    _alive, call = _conv_call(x, weight, bias, source, pad_top, pad_left)
     grad, image = _image(grad)
     grads = conv_gradients(x, weight, bias)
     _native.conv_backward(*call, image, *(g.data_ptr() for g in grads))

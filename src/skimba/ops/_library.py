@@ -16,9 +16,9 @@ from skimba.ops import _cpu
 LIBRARY: Any = torch.library.Library("skimba", "FRAGMENT")
 _SCAN = (
     "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? delta_bias, "
-    "Tensor? gap, Tensor? step, bool reverse"
+    "Tensor? gap, Tensor? step, Tensor? missing, bool reverse"
 )
-_CONV = "Tensor x, Tensor weight, Tensor bias, int pad_top, int pad_left"
+_CONV = "Tensor x, Tensor weight, Tensor bias, Tensor? source, int pad_top, int pad_left"
 _TEN = ", ".join(["Tensor"] * 10)
 
 
@@ -27,14 +27,14 @@ def _fake_scan(u: Tensor, *rest: Any) -> Tensor:
 
 
 def _fake_scan_backward(grad: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
-    return tuple(grad.new_empty(0, dtype=torch.float32) if x is None else x.new_empty(x.shape) for x in inputs[:-1])
+    return tuple(grad.new_empty(0, dtype=torch.float32) if x is None else x.new_empty(x.shape) for x in inputs[:-2])
 
 
 def _fake_conv(x: Tensor, *rest: Any) -> Tensor:
     return x.new_empty(x.shape)
 
 
-def _fake_conv_backward(grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, *rest: int) -> tuple[Tensor, ...]:
+def _fake_conv_backward(grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     return x.new_empty(x.shape), weight.new_empty(weight.shape), bias.new_empty(bias.shape)
 
 
@@ -46,17 +46,17 @@ def _keep_scan(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _scan_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     inputs = ctx.saved_tensors
     grads = torch.ops.skimba.selective_scan_backward(grad, *inputs, ctx.reverse)
-    return (*(None if x is None else g for x, g in zip(inputs, grads, strict=True)), None)
+    return (*(None if x is None else g for x, g in zip(inputs[:-1], grads, strict=True)), None, None)
 
 
 def _keep_conv(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:3])
-    ctx.padding = inputs[3:]
+    ctx.save_for_backward(*inputs[:4])
+    ctx.padding = inputs[4:]
 
 
 def _conv_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     grads = torch.ops.skimba.depthwise_conv_backward(grad, *ctx.saved_tensors, *ctx.padding)
-    return (*grads, None, None)
+    return (*grads, None, None, None)
 
 
 def _register(name: str, schema: str, implementation: Any, fake: Any) -> None:

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from skimba.ops.source import check_source, mean_shown, show
+
 
 def selective_scan(
     u: Tensor,
@@ -18,6 +20,7 @@ def selective_scan(
     delta_bias: Tensor | None,
     gap: Tensor | None,
     step: Tensor | None,
+    missing: Tensor | None,
     reverse: bool,
 ) -> Tensor:
     """See :func:`skimba.selective_scan`. One step after the other, in float32 (float64 for such inputs)."""
@@ -26,11 +29,14 @@ def selective_scan(
     if delta_bias is not None:
         dt = dt + delta_bias
     dt = F.softplus(dt)  # (b l e)
+    before = dt.roll(-1 if reverse else 1, dims=1)  # the first step's is arbitrary: its state is zero
     if step is not None:
         dt = dt * step[..., None]
     time = dt
+    if missing is not None:
+        time = time + missing.detach()[..., None] * before
     if gap is not None:
-        time = dt + (gap[..., None] if gap.dim() == 2 else gap)
+        time = time + (gap[..., None] if gap.dim() == 2 else gap)
     inputs = dt * x
     h = x.new_zeros(x.shape[0], x.shape[2], A.shape[1])  # (b e n)
     ys: list[Tensor] = []
@@ -46,8 +52,11 @@ def selective_scan(
     return y.to(u.dtype)
 
 
-def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor, reverse: bool) -> Tensor:
+def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor, source: Tensor | None, reverse: bool) -> Tensor:
     """See :func:`skimba.ops.causal_conv1d`."""
+    if source is not None:
+        check_source(source, x.shape[1])
+        return mean_shown(causal_conv1d(show(x, source), weight, bias, None, reverse), source, x.shape[1])
     channels, width = weight.shape
     padding = (0, width - 1) if reverse else (width - 1, 0)
     kernel = (weight.flip(1) if reverse else weight)[:, None].to(x.dtype)
@@ -55,8 +64,13 @@ def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor, reverse: bool) -> Ten
     return F.silu(y).transpose(1, 2)
 
 
-def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor, source: Tensor | None) -> Tensor:
     """See :func:`skimba.ops.depthwise_conv2d`."""
+    if source is not None:
+        check_source(source, x.shape[1])
+        flat = source.flatten(1)
+        grid = show(x, flat).unflatten(1, source.shape[1:])
+        return mean_shown(depthwise_conv2d(grid, weight, bias, None).flatten(1, 2), flat, x.shape[1])
     padding = (weight.shape[1] // 2, weight.shape[2] // 2)
     channels_first = x.permute(0, 3, 1, 2)
     y = F.conv2d(channels_first, weight[:, None].to(x.dtype), bias.to(x.dtype), padding=padding, groups=weight.shape[0])

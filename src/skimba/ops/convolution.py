@@ -12,7 +12,13 @@ from skimba.ops._checks import Backend, check, check_data, choose
 
 
 def causal_conv1d(
-    x: Tensor, weight: Tensor, bias: Tensor, *, reverse: bool = False, backend: Backend = "auto"
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    source: Tensor | None = None,
+    reverse: bool = False,
+    backend: Backend = "auto",
 ) -> Tensor:
     """``y_t = silu(bias + Σ_j weight[:, j] x_{t-(k-1)+j})``, zeros outside the sequence.
 
@@ -20,6 +26,9 @@ def causal_conv1d(
         x: ``(b l e)``, any strides on b and l.
         weight: ``(e k)``, k >= 1.
         bias: ``(e)``.
+        source: ``(b L)`` int32: the token of ``x`` that each position of a longer sequence shows, or -1 for zeros. The
+            convolution then runs over that sequence, and a token gets the mean over the positions that show it (zeros if
+            none does).
         reverse: the mirror image, which sees the tokens after t: ``x_{t+(k-1)-j}``.
         backend: a key of :data:`BACKENDS_1D`, or ``auto``: ``cpu`` where it can run, else ``reference``.
 
@@ -27,7 +36,8 @@ def causal_conv1d(
         ``(b l e)`` in the dtype of ``x``.
 
     Raises:
-        ValueError, TypeError, RuntimeError: as :func:`skimba.ops.selective_scan`.
+        ValueError, TypeError, RuntimeError: as :func:`skimba.ops.selective_scan`; IndexError for a token in ``source`` that is
+        not there.
 
     Source: the convolution of Mamba (arXiv 2312.00752, section 3.4); the reverse direction is that of Vim
     (arXiv 2401.09417).
@@ -37,45 +47,66 @@ def causal_conv1d(
         raise ValueError(f"weight must have shape (e k) with k >= 1, got {tuple(weight.shape)}")
     check("weight", weight, ((x.shape[2], weight.shape[1]),), x)
     check("bias", bias, ((x.shape[2],),), x)
-    return BACKENDS_1D[choose(backend, x)](x, weight, bias, reverse)
+    if source is not None:
+        _check_source(source, x, 2)
+    return BACKENDS_1D[choose(backend, x)](x, weight, bias, source, reverse)
 
 
-def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor, *, backend: Backend = "auto") -> Tensor:
+def depthwise_conv2d(
+    x: Tensor, weight: Tensor, bias: Tensor, *, source: Tensor | None = None, backend: Backend = "auto"
+) -> Tensor:
     """``silu`` of a depthwise convolution over a grid, zeros outside, of the same size.
 
     Args:
-        x: ``(b h w e)``, any strides on b, h and w.
+        x: ``(b h w e)``, any strides on b, h and w; ``(b l e)`` with a source.
         weight: ``(e kh kw)``, odd sizes.
         bias: ``(e)``.
+        source: ``(b h w)`` int32: the token of ``x (b l e)`` that each position of the grid shows, or -1 for zeros; a token
+            gets the mean over the positions that show it.
         backend: a key of :data:`BACKENDS_2D`, or ``auto``: ``cpu`` where it can run, else ``reference``.
 
     Returns:
-        ``(b h w e)`` in the dtype of ``x``.
+        The shape and dtype of ``x``.
 
     Raises:
         ValueError, TypeError, RuntimeError: as :func:`skimba.ops.selective_scan`.
 
     Source: the convolution of PlainMamba (arXiv 2403.17695).
     """
-    check_data("x", x, "b h w e")
+    check_data("x", x, "b h w e" if source is None else "b l e")
     if weight.dim() != 3 or weight.shape[1] % 2 == 0 or weight.shape[2] % 2 == 0:
         raise ValueError(f"weight must have shape (e kh kw) with odd kh and kw, got {tuple(weight.shape)}")
-    check("weight", weight, ((x.shape[3], weight.shape[1], weight.shape[2]),), x)
-    check("bias", bias, ((x.shape[3],),), x)
-    return BACKENDS_2D[choose(backend, x)](x, weight, bias)
+    check("weight", weight, ((x.shape[-1], weight.shape[1], weight.shape[2]),), x)
+    check("bias", bias, ((x.shape[-1],),), x)
+    if source is not None:
+        _check_source(source, x, 3)
+    return BACKENDS_2D[choose(backend, x)](x, weight, bias, source)
 
 
-def _native_1d(x: Tensor, weight: Tensor, bias: Tensor, reverse: bool) -> Tensor:
+def _check_source(source: Tensor, x: Tensor, rank: int) -> None:
+    if source.dim() != rank or source.shape[0] != x.shape[0] or 0 in source.shape[1:]:
+        axes = "(b L)" if rank == 2 else "(b h w)"
+        raise ValueError(f"source must be {axes} for the {x.shape[0]} images of x, got {tuple(source.shape)}")
+    if source.dtype != torch.int32:
+        raise TypeError(f"source must be int32, got {source.dtype}")
+    if source.device != x.device:
+        raise ValueError(f"source must be on {x.device}, got {source.device}")
+
+
+def _native_1d(x: Tensor, weight: Tensor, bias: Tensor, source: Tensor | None, reverse: bool) -> Tensor:
     """A sequence is a grid of one row; the reverse direction has the taps mirrored and the border on the other side."""
     taps = (weight.flip(1) if reverse else weight)[:, None].float()
     left = 0 if reverse else weight.shape[1] - 1
     operator = torch.ops.skimba.depthwise_conv
-    return _library.call(operator, x.unsqueeze(1), taps, bias.float(), 0, left).squeeze(1)
+    rows = None if source is None else source.unsqueeze(1)
+    return _library.call(operator, x.unsqueeze(1), taps, bias.float(), rows, 0, left).squeeze(1)
 
 
-def _native_2d(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    padding = (weight.shape[1] // 2, weight.shape[2] // 2)
-    return _library.call(torch.ops.skimba.depthwise_conv, x, weight.float(), bias.float(), *padding)
+def _native_2d(x: Tensor, weight: Tensor, bias: Tensor, source: Tensor | None) -> Tensor:
+    operator, padding = torch.ops.skimba.depthwise_conv, (weight.shape[1] // 2, weight.shape[2] // 2)
+    if source is None:
+        return _library.call(operator, x, weight.float(), bias.float(), None, *padding)
+    return _library.call(operator, x.unsqueeze(1), weight.float(), bias.float(), source, *padding).squeeze(1)
 
 
 BACKENDS_1D: dict[str, Callable[..., Tensor]] = {"reference": _reference.causal_conv1d, "cpu": _native_1d}

@@ -22,6 +22,7 @@ def selective_scan(
     delta_bias: Tensor | None = None,
     gap: Tensor | None = None,
     step: Tensor | None = None,
+    missing: Tensor | None = None,
     *,
     reverse: bool = False,
     backend: Backend = "auto",
@@ -30,8 +31,8 @@ def selective_scan(
 
     ::
 
-        Δ_t = step_t · softplus(delta_t + delta_bias)
-        h_t = exp((Δ_t + gap_t) A) h_{t-1} + Δ_t B_t u_t        (e n), from h = 0
+        δ_t = softplus(delta_t + delta_bias),   Δ_t = step_t · δ_t
+        h_t = exp((Δ_t + gap_t + missing_t · δ_{t-1}) A) h_{t-1} + Δ_t B_t u_t        (e n), from h = 0
         y_t = (C_t h_t + D u_t) · silu(z_t)
 
     Δ, A, h are float32 for every dtype of the data (float64 on the reference for float64 data).
@@ -47,6 +48,8 @@ def selective_scan(
         delta_bias: ``(e)``.
         gap: ``(b l)`` or ``(b l e)``, >= 0: time that passes before a step without any input.
         step: ``(b l)``, >= 0: factor on the time step.
+        missing: ``(b l)``, >= 0: number of tokens missing before a step; each lets the step before pass once more, without
+            input. The same as a ``gap`` made of the previous steps' times, at no cost. No gradient flows to it.
         reverse: from the last token to the first, without a flip of the data.
         backend: a key of :data:`BACKENDS`, or ``auto``: ``cpu`` where it can run, else ``reference``.
 
@@ -54,15 +57,15 @@ def selective_scan(
         ``(b l e)`` in the dtype of ``u``. Gradients flow to every tensor.
 
     Raises:
-        ValueError: a wrong shape, device or backend, an empty axis, a negative or NaN ``gap`` or ``step``.
+        ValueError: a wrong shape, device or backend, an empty axis, a negative or NaN ``gap``, ``step`` or ``missing``.
         TypeError: a dtype that is not floating, or that the named backend does not take.
         RuntimeError: the named backend cannot run here.
 
     Source: Gu & Dao, "Mamba" (arXiv 2312.00752), Algorithm 2, B by Euler's rule as in the official kernels; ``gap`` is
     the alignment of Zhan et al. (arXiv 2409.18962), with the exponents of a run of missing tokens added up.
     """
-    _check(u, delta, A, B, C, D, z, delta_bias, gap, step)
-    return BACKENDS[choose(backend, u)](u, delta, A, B, C, D, z, delta_bias, gap, step, reverse)
+    _check(u, delta, A, B, C, D, z, delta_bias, gap, step, missing)
+    return BACKENDS[choose(backend, u)](u, delta, A, B, C, D, z, delta_bias, gap, step, missing, reverse)
 
 
 def _check(
@@ -76,6 +79,7 @@ def _check(
     delta_bias: Tensor | None,
     gap: Tensor | None,
     step: Tensor | None,
+    missing: Tensor | None,
 ) -> None:
     check_data("u", u, "b l e")
     batch, length, channels = data = tuple(u.shape)
@@ -95,9 +99,10 @@ def _check(
     if gap is not None:
         check("gap", gap, ((batch, length), data), u)
         check_nonnegative("gap", gap)
-    if step is not None:
-        check("step", step, ((batch, length),), u)
-        check_nonnegative("step", step)
+    for name, per_token in (("step", step), ("missing", missing)):
+        if per_token is not None:
+            check(name, per_token, ((batch, length),), u)
+            check_nonnegative(name, per_token)
 
 
 def _float(x: Tensor | None) -> Tensor | None:
@@ -115,6 +120,7 @@ def _native(
     delta_bias: Tensor | None,
     gap: Tensor | None,
     step: Tensor | None,
+    missing: Tensor | None,
     reverse: bool,
 ) -> Tensor:
     """Brings the dtypes to what the kernel takes: one for the data (float32 if mixed), float32 for all else."""
@@ -122,9 +128,10 @@ def _native(
     if any(x is not None and x.dtype != dtype for x in (delta, B, C, z)):
         u, delta, B, C = u.float(), delta.float(), B.float(), C.float()
         z = _float(z)
-    A, D, delta_bias, gap, step = A.float(), _float(D), _float(delta_bias), _float(gap), _float(step)
+    A, D, delta_bias, gap = A.float(), _float(D), _float(delta_bias), _float(gap)
+    step, missing = _float(step), _float(None if missing is None else missing.detach())
     scan = torch.ops.skimba.selective_scan
-    return _library.call(scan, u, delta, A, B, C, D, z, delta_bias, gap, step, reverse).to(dtype)
+    return _library.call(scan, u, delta, A, B, C, D, z, delta_bias, gap, step, missing, reverse).to(dtype)
 
 
 BACKENDS: dict[str, Callable[..., Tensor]] = {"reference": _reference.selective_scan, "cpu": _native}
