@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from skimba.scan_order import snake_orders
@@ -192,11 +193,18 @@ class ScanRecord:
 
     Attributes:
         y: for each scan the gated output ``(b l e)``.
-        delta: for each set of time steps ``(b l e)``, after softplus (Vim: one per direction; PlainMamba: one in all).
+        raw_delta: for each set of time steps ``(b l e)`` before softplus (Vim: one per direction; PlainMamba: one in all).
+        delta_bias: what is added to each before softplus, ``(e)``.
     """
 
     y: tuple[Tensor, ...]
-    delta: tuple[Tensor, ...]
+    raw_delta: tuple[Tensor, ...]
+    delta_bias: tuple[Tensor, ...]
+
+    @property
+    def delta(self) -> tuple[Tensor, ...]:
+        """For each set the time steps ``(b l e)``, after softplus."""
+        return tuple(F.softplus(d + bias) for d, bias in zip(self.raw_delta, self.delta_bias, strict=True))
 
 
 @dataclass(frozen=True, eq=False)

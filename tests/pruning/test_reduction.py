@@ -21,7 +21,7 @@ def some_tokens(class_position=CLASS, image_tokens=12, batch=3, seed=0):
     x, residual = torch.randn(2, batch, length, 5, generator=generator)
     y = torch.randn(2, batch, length, 8, generator=generator)
     delta = torch.rand(2, batch, length, 8, generator=generator)
-    record = ScanRecord(tuple(y), tuple(delta))
+    record = ScanRecord(tuple(y), tuple(delta), (torch.zeros(8), torch.ones(8)))
     return Tokens(x, Layout((3, image_tokens // 3), class_position), residual, record)
 
 

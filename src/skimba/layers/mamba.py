@@ -6,6 +6,7 @@ Parameter names are those of the official state dicts: they are an API.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +33,16 @@ def time_projection(rank: int, channels: int) -> nn.Linear:
 def decay_rates(channels: int, state_size: int) -> nn.Parameter:
     """``A_log (e n)``, initialised to log(1 … n) (S4D-real)."""
     return nn.Parameter(torch.arange(1, state_size + 1, dtype=torch.float32).log().repeat(channels, 1))
+
+
+def total(parts: Sequence[Tensor], keep_parts: bool) -> Tensor:
+    """The sum of the scans' outputs, in place of the first unless they are still wanted: a new tensor of that size costs more
+    than the addition."""
+    if keep_parts:
+        return torch.stack(list(parts)).sum(0)
+    for part in parts[1:]:
+        parts[0].add_(part)
+    return parts[0]
 
 
 class VimMixer(nn.Module):
@@ -67,12 +78,13 @@ class VimMixer(nn.Module):
             self._scan(x, z, layout, backward, self.conv1d_b, self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b),
             strict=True,
         )
+        out = self.out_proj(total(ys, keep_parts=record))
+        # The mean of the directions, on the narrower side of the projection.
         # compat: Vim-B's present code lost this division to a misspelt keyword; its checkpoint was trained with it.
-        out = self.out_proj((ys[0] + ys[1]) / 2)
+        out = out.div_(2)
         if not record:
             return out, None
-        steps = (F.softplus(d + p.bias) for d, p in zip(deltas, (self.dt_proj, self.dt_proj_b), strict=True))
-        return out, ScanRecord(y=ys, delta=tuple(steps))
+        return out, ScanRecord(ys, deltas, (self.dt_proj.bias, self.dt_proj_b.bias))
 
     def _scan(
         self,
@@ -125,10 +137,10 @@ class PlainMambaMixer(nn.Module):
         A = -self.A_log.float().exp()
         ys = [self._scan(c, delta, delta_bias, A, B, C, layout, order) for order in layout.snake_orders]
         gate = F.silu(z)
-        out = self.out_proj(sum(ys[1:], ys[0]) * gate)
+        out = self.out_proj(total(ys, keep_parts=record) * gate)
         if not record:
             return out, None
-        return out, ScanRecord(y=tuple(y * gate for y in ys), delta=(F.softplus(delta + delta_bias),))
+        return out, ScanRecord(tuple(y * gate for y in ys), (delta,), (delta_bias,))
 
     def _scan(
         self,
