@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from torch import nn
 
+from skimba import bench as benchmark
 from skimba import demo as demo_runs
 from skimba.data import (
     DEBIAN_FOLDER,
@@ -145,9 +146,60 @@ def train_command(
             train_set,
             test_set,
             folder,
-            lambda p: progress.update(task, completed=p.step, total=p.steps, description=f"loss {p.loss:.3f}"),
+            lambda p: progress.update(
+                task, completed=p.step, total=p.steps, description=f"loss {p.loss:.3f}", refresh=True
+            ),
         )
     out.print(f"{found:.2%} of {len(test_set)} test images; weights in {folder}", highlight=False)
+
+
+@app.command()
+def bench(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]…", help="Models; Vim-S beside timm's DeiT-S if left out.")
+    ] = None,
+    cases: Annotated[
+        str,
+        typer.Option(
+            help=f"Of dense, {', '.join(benchmark.PRUNED)}, {', '.join(benchmark.FLOORS)}, "
+            f"{benchmark.REFERENCE}; separated by ;"
+        ),
+    ] = ";".join(("dense", *benchmark.PRUNED, *benchmark.FLOORS)),
+    dtype: Annotated[str, typer.Option(help="fp32, bf16 or both, separated by commas.")] = "fp32",
+    batch: Annotated[str, typer.Option(help="Images at a time, separated by commas.")] = "1,8",
+    img_size: Annotated[int | None, typer.Option(min=1, help="Side of the image in pixels.")] = None,
+    rounds: Annotated[int, typer.Option(min=1)] = 10,
+    json_output: Json = False,
+) -> None:
+    """Time models, dense and pruned, beside their floors. All cases take turns, so that ratios hold."""
+    names = names or ["vim_small_patch16_224", "deit_small_patch16_224"]
+    dtypes, batches = dtype.split(","), [int(part) for part in batch.split(",")]
+    with _bar("timing", len(dtypes) * len(batches) * (rounds + 1)) as advance:
+        wanted = [case.strip() for case in cases.split(";")]
+        timings = benchmark.bench(names, wanted, dtypes, batches, [img_size], rounds, lambda: advance(None))
+    if json_output:
+        _print_json({"machine": examine(), "timings": [asdict(timing) for timing in timings]})
+        return
+    out.print(", ".join(f"{name} {found}" for name, found in examine().items()), highlight=False)
+    table = Table()
+    for column in ("model", "px", "dtype", "batch", "case", "ms/image", "± ms", "speed-up", "exact GFLOPs"):
+        table.add_column(column, justify="left" if column in ("model", "case", "dtype") else "right")
+    for t in timings:
+        speedup = "" if t.speedup is None else f"{t.speedup:.2f}"
+        gflops = "" if t.exact_gflops is None else f"{t.exact_gflops:.2f}"
+        cells = (
+            t.model,
+            t.img_size,
+            t.dtype,
+            t.batch,
+            t.case,
+            f"{t.time_ms:.2f}",
+            f"{t.spread_ms:.2f}",
+            speedup,
+            gflops,
+        )
+        table.add_row(*map(str, cells))
+    out.print(table)
 
 
 @app.command()
@@ -234,7 +286,7 @@ def _progress() -> Progress:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    return Progress(*columns, console=err)
+    return Progress(*columns, console=err, auto_refresh=False)  # its own thread would steal time from what is measured
 
 
 @contextmanager
@@ -244,7 +296,7 @@ def _bar(description: str, total: int) -> Iterator[Callable[[T], T]]:
         task = progress.add_task(description, total=total)
 
         def advance(item: T) -> T:
-            progress.advance(task)
+            progress.update(task, advance=1, refresh=True)
             return item
 
         yield advance

@@ -9,6 +9,7 @@ continuous-time system is resampled: its step lasts as long as all of them, and 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,7 +17,7 @@ from torch import Tensor
 from skimba.ops import causal_conv1d, depthwise_conv2d, mean_shown, show
 from skimba.tokens import Alignment, Layout, ScanOrder
 
-ScanTime = dict[str, Tensor]  # some of `gap`, `step` and `missing`, arguments of skimba.selective_scan
+ScanTime = dict[str, Any]  # some of `gap`, `step` and `missing`, arguments of skimba.selective_scan
 
 
 def scan_time(alignment: Alignment, order: ScanOrder, delta: Tensor, delta_bias: Tensor) -> ScanTime:

@@ -113,9 +113,7 @@ def _image(x: Tensor) -> tuple[Tensor, Image]:
     return x, (x.data_ptr(), x.stride(0), x.stride(1), x.stride(2))
 
 
-def _conv_call(
-    x: Tensor, weight: Tensor, bias: Tensor, source: Tensor | None, pad_top: int, pad_left: int
-) -> ConvCall:
+def _conv_call(x: Tensor, weight: Tensor, bias: Tensor, source: Tensor | None, pad_top: int, pad_left: int) -> ConvCall:
     x, image = _image(x)
     batch, height, width, channels = x.shape
     shown = (0, 0)

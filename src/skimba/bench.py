@@ -1,0 +1,209 @@
+"""Honest timing: every case in turn, round after round, so that ratios hold on a machine whose speed drifts.
+
+Beside the models stand their floors, measured in the same rounds: the very matrix products that a model's forward makes,
+alone, and its very scans, alone.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from skimba.flops import count_flops
+from skimba.models import create_model, list_models
+from skimba.ops import default_backend
+from skimba.pruning import prune
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+# How a model is pruned, by name. "…, none" removes the same tokens without an alignment.
+PRUNED: dict[str, dict[str, str]] = {
+    "top": {"preset": "top"},
+    "top, none": {"preset": "top", "align": "none"},
+    "hold": {"preset": "hold"},
+    "hold, none": {"preset": "hold", "align": "none"},
+}
+FLOORS = ("matrix products", "scans")
+REFERENCE = "dense, reference backend"
+MATRIX_PRODUCTS = {torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.bmm.default}
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One line of the table.
+
+    Attributes:
+        case: ``"dense"``, a key of :data:`PRUNED`, or one of the floors.
+        time_ms: for one image, median over the rounds.
+        spread_ms: distance between the quartiles.
+        speedup: over the dense model of the same dtype, batch and size, median over the rounds; None where there is none.
+        exact_gflops: for one image; None for what is not a skimba model.
+    """
+
+    model: str
+    case: str
+    dtype: str
+    batch: int
+    img_size: int
+    time_ms: float
+    spread_ms: float
+    speedup: float | None
+    exact_gflops: float | None
+
+
+@dataclass(frozen=True)
+class _Case:
+    name: str
+    run: Callable[[], object]
+    exact_gflops: float | None = None
+
+
+def bench(
+    names: list[str],
+    cases: list[str],
+    dtypes: list[str],
+    batches: list[int],
+    img_sizes: list[int | None],
+    rounds: int,
+    on_round: Callable[[], None] | None = None,
+) -> list[Timing]:
+    """Time models.
+
+    Args:
+        names: skimba models, or any other that timm knows (timed dense).
+        cases: any of ``"dense"``, the keys of :data:`PRUNED`, :data:`FLOORS` and :data:`REFERENCE`.
+        dtypes: keys of :data:`DTYPES`.
+        batches: images at a time.
+        img_sizes: sides of the images in pixels; None for the model's own.
+        rounds: how often each case runs, after one round to warm up.
+        on_round: called after each round of one group of cases, for a progress bar.
+
+    Raises:
+        ValueError: an unknown name, case or dtype, or less than one round.
+    """
+    for what, given, known in (
+        ("case", cases, ("dense", *PRUNED, *FLOORS, REFERENCE)),
+        ("dtype", dtypes, DTYPES),
+        ("model", names, (*list_models(), *timm.list_models())),
+    ):
+        if unknown := [x for x in given if x not in known]:
+            shown = ", ".join(known) if len(known) < 20 else "skimba's and timm's"
+            raise ValueError(f"unknown {what} {unknown[0]!r}; known: {shown}")
+    if rounds < 1 or min(batches) < 1:
+        raise ValueError(f"needs at least one round and one image, got {rounds} and {min(batches)}")
+    found = []
+    for dtype in dtypes:
+        for batch in batches:
+            for img_size in img_sizes:
+                groups = {name: _cases(name, cases, dtype, batch, img_size) for name in names}
+                times = _interleave(groups, rounds, on_round)
+                for name, (size, group) in groups.items():
+                    dense = times.get((name, "dense"))
+                    found += [_timing(name, case, dtype, batch, size, times[name, case.name], dense) for case in group]
+    return found
+
+
+def _cases(name: str, cases: list[str], dtype: str, batch: int, img_size: int | None) -> tuple[int, list[_Case]]:
+    """What to run for one model; the side of its images."""
+    ours = name in list_models()
+    sizes: dict[str, Any] = {} if img_size is None else {"img_size": img_size}
+    model: Any = create_model(name, **sizes) if ours else timm.create_model(name, **sizes)
+    model = model.eval().to(DTYPES[dtype])
+    size = model.img_size[0] if ours else model.patch_embed.img_size[0]
+    images = torch.randn(batch, model.in_chans if ours else 3, size, size, dtype=DTYPES[dtype])
+    found = []
+    for case in cases:
+        if case == "dense":
+            gflops = count_flops(model, convention="exact").total / 1e9 if ours else None
+            found.append(_Case(case, lambda: model(images), gflops))
+        elif ours and case in PRUNED:
+            pruned = prune(model, **PRUNED[case])  # type: ignore[arg-type]
+            gflops = count_flops(pruned, convention="exact").total / 1e9
+            found.append(_Case(case, lambda pruned=pruned: pruned(images), gflops))  # type: ignore[misc]
+        elif ours and case == REFERENCE:
+            found.append(_Case(case, lambda: _on_reference(model, images)))
+        elif case in FLOORS and (ours or case == "matrix products"):
+            wanted = MATRIX_PRODUCTS if case == "matrix products" else {torch.ops.skimba.selective_scan.default}
+            found.append(_Case(case, _replay(model, images, wanted)))
+    return size, found
+
+
+def _on_reference(model: nn.Module, images: Tensor) -> Tensor:
+    with default_backend("reference"):
+        return model(images)
+
+
+class _Recorder(TorchDispatchMode):
+    """Keeps which of the wanted operators are called, and with what shapes."""
+
+    def __init__(self, wanted: set[Any]) -> None:
+        super().__init__()
+        self.wanted, self.calls = wanted, list[tuple[Any, list[Any]]]()
+        self.buffers: dict[tuple[Any, ...], Tensor] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in self.wanted:
+            self.calls.append((func, [self._stand_in(a) if isinstance(a, Tensor) else a for a in args]))
+        return func(*args, **(kwargs or {}))
+
+    def _stand_in(self, x: Tensor) -> Tensor:
+        """A tensor of the same layout; calls of a kind share theirs, which can only make the floor lower."""
+        key = (tuple(x.shape), x.stride(), x.dtype)
+        if key not in self.buffers:
+            with torch.utils._python_dispatch._disable_current_modes():
+                copy = torch.empty_strided(x.shape, x.stride(), dtype=x.dtype)
+                self.buffers[key] = copy.copy_(x.detach())
+        return self.buffers[key]
+
+
+def _replay(model: nn.Module, images: Tensor, wanted: set[Any]) -> Callable[[], object]:
+    with torch.no_grad(), _Recorder(wanted) as recorder:
+        model(images)
+
+    def run() -> None:
+        for func, args in recorder.calls:
+            func(*args)
+
+    return run
+
+
+def _interleave(
+    groups: dict[str, tuple[int, list[_Case]]], rounds: int, on_round: Callable[[], None] | None
+) -> dict[tuple[str, str], list[float]]:
+    """Seconds of every case in every round, by model and case."""
+    times: dict[tuple[str, str], list[float]] = {}
+    with torch.inference_mode():
+        for number in range(rounds + 1):  # the first warms up
+            for name, (_, group) in groups.items():
+                for case in group:
+                    start = time.perf_counter()
+                    case.run()
+                    if number:
+                        times.setdefault((name, case.name), []).append(time.perf_counter() - start)
+            if on_round is not None:
+                on_round()
+    return times
+
+
+def _timing(
+    name: str, case: _Case, dtype: str, batch: int, img_size: int, times: list[float], dense: list[float] | None
+) -> Timing:
+    quartiles = statistics.quantiles(times, n=4) if len(times) > 1 else [times[0]] * 3
+    return Timing(
+        model=name,
+        case=case.name,
+        dtype=dtype,
+        batch=batch,
+        img_size=img_size,
+        time_ms=1e3 * statistics.median(times) / batch,
+        spread_ms=1e3 * (quartiles[2] - quartiles[0]) / batch,
+        speedup=None if dense is None else statistics.median(d / t for d, t in zip(dense, times, strict=True)),
+        exact_gflops=case.exact_gflops,
+    )
