@@ -141,6 +141,26 @@ void conv_backward(const Grid& grid, const Taps& taps, bool bf16, int threads, c
   k->conv_backward(args, grads, workspace(k->conv_backward_workspace(args)));
 }
 
+using Normed = std::tuple<int64_t, int64_t, bool, int, float>;  // rows, d, bf16, threads, eps
+
+NormArgs norm_args(const Normed& sizes, uintptr_t x, uintptr_t residual, uintptr_t weight, uintptr_t y, uintptr_t total) {
+  auto [rows, d, bf16, threads, eps] = sizes;
+  return {rows, d, bf16, threads, eps, pointer<void>(x), pointer<float>(residual), pointer<float>(weight), pointer<void>(y),
+          pointer<float>(total)};
+}
+
+void norm(const Normed& sizes, uintptr_t x, uintptr_t residual, uintptr_t weight, uintptr_t y, uintptr_t total) {
+  in_use.load()->norm(norm_args(sizes, x, residual, weight, y, total));
+}
+
+void norm_backward(const Normed& sizes, uintptr_t total, uintptr_t weight, uintptr_t grad_y, uintptr_t grad_total,
+                   uintptr_t gx, uintptr_t gweight) {
+  NormArgs args = norm_args(sizes, 0, 0, weight, 0, total);
+  const Kernels* k = in_use;
+  k->norm_backward(args, {pointer<void>(grad_y), pointer<float>(grad_total), pointer<float>(gx), pointer<float>(gweight)},
+                   workspace(k->norm_backward_workspace(args)));
+}
+
 // Whether all of rows of floats are >= 0: one pass, and NaN fails.
 bool nonnegative(uintptr_t address, int64_t b, int64_t l, int64_t width, int64_t batch, int64_t token) {
   const float* p = pointer<float>(address);
@@ -171,6 +191,8 @@ NB_MODULE(_native, m) {
   m.def("scan_backward", &scan_backward, Release());
   m.def("conv", &conv, Release());
   m.def("conv_backward", &conv_backward, Release());
+  m.def("norm", &norm, Release());
+  m.def("norm_backward", &norm_backward, Release());
   m.def("nonnegative", &nonnegative, Release());
   m.def("map", &map, Release());
 }

@@ -48,6 +48,23 @@ struct ConvGrads {
   float *weight, *bias;
 };
 
+struct NormArgs {  // residual sum and its RMSNorm; rows of d contiguous channels
+  int64_t rows, d;
+  bool bf16;
+  int threads;
+  float eps;
+  const void* x;
+  const float *residual, *weight;  // residual is null where x begins it
+  void* y;
+  float* total;
+};
+
+struct NormGrads {
+  const void* y;                // the gradients that arrive
+  const float* total;           // null if none does
+  float *x, *weight;
+};
+
 struct Kernels {
   const char* name;
   size_t (*scan_workspace)(const ScanArgs&);
@@ -58,6 +75,9 @@ struct Kernels {
   void (*conv)(const ConvArgs&, char* workspace);
   size_t (*conv_backward_workspace)(const ConvArgs&);
   void (*conv_backward)(const ConvArgs&, const ConvGrads&, char* workspace);
+  void (*norm)(const NormArgs&);
+  size_t (*norm_backward_workspace)(const NormArgs&);
+  void (*norm_backward)(const NormArgs&, const NormGrads&, char* workspace);
   void (*map)(int function, const float* x, float* y, int64_t count);  // for tests: exp2, exp, softplus, silu
 };
 

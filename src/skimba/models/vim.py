@@ -13,8 +13,10 @@ from skimba.layers.mamba import VimMixer
 from skimba.layers.patch_embed import PatchEmbed, fit_positions, insert_middle
 from skimba.models._blocks import Reducer, run_blocks
 from skimba.models._factory import HubFile, Source, build, check_images, linear_drop_path
+from skimba.ops import add_rms_norm
 from skimba.tokens import Layout, Tokens
 
+NORM_EPS = 1e-5
 __all__ = ["VimBlock", "VisionMamba"]
 
 
@@ -24,13 +26,12 @@ class VimBlock(nn.Module):
     def __init__(self, embed_dim: int, drop_path: float = 0.0) -> None:
         super().__init__()
         self.mixer = VimMixer(embed_dim)
-        self.norm = nn.RMSNorm(embed_dim, eps=1e-5)
+        self.norm = nn.RMSNorm(embed_dim, eps=NORM_EPS)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, tokens: Tokens, record: bool = False) -> Tokens:
         x = tokens.x if tokens.residual is None else self.drop_path(tokens.x)
-        residual = x.float() if tokens.residual is None else tokens.residual + x
-        normed = self.norm(residual).to(self.norm.weight.dtype)
+        normed, residual = add_rms_norm(x, tokens.residual, self.norm.weight, NORM_EPS)
         mixed, scan = self.mixer(normed, tokens.layout, record)
         return Tokens(mixed, tokens.layout, residual, scan)
 
@@ -70,7 +71,7 @@ class VisionMamba(nn.Module):
         self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim))
         self.pos_embed = nn.Parameter(torch.empty(1, self.grid[0] * self.grid[1] + 1, embed_dim))
         self.layers = nn.ModuleList(VimBlock(embed_dim, rate) for rate in linear_drop_path(drop_path_rate, depth))
-        self.norm_f = nn.RMSNorm(embed_dim, eps=1e-5)
+        self.norm_f = nn.RMSNorm(embed_dim, eps=NORM_EPS)
         self.head = nn.Linear(embed_dim, num_classes)
         self.reducer: Reducer | None = None
         self._init_weights(depth)
@@ -107,9 +108,9 @@ class VisionMamba(nn.Module):
 
     def forward_head(self, tokens: Tokens) -> Tensor:
         """Logits ``(b num_classes)`` from the class token."""
-        stream, rank = tokens.stream, tokens.layout.class_rank
-        image = torch.arange(len(stream), device=stream.device)
-        return self.head(self.norm_f(stream[image, rank]).to(self.head.weight.dtype))
+        rank, image = tokens.layout.class_rank, torch.arange(len(tokens.x), device=tokens.x.device)
+        stream = tokens.stream[image, rank]  # (b d)
+        return self.head(self.norm_f(stream.to(self.norm_f.weight.dtype)).to(self.head.weight.dtype))
 
     def forward(self, images: Tensor) -> Tensor:
         """``(b c height width)`` -> logits ``(b num_classes)``."""

@@ -153,6 +153,32 @@ def conv_gradients(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Ten
     return gx, gweight, gbias
 
 
+def add_rms_norm(x: Tensor, residual: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    x, weight = x.contiguous(), weight.contiguous()
+    residual = _parameter(residual)
+    y, total = torch.empty(x.shape, dtype=x.dtype), torch.empty(x.shape, dtype=torch.float32)
+    pointers = (x.data_ptr(), _pointer(residual), weight.data_ptr(), y.data_ptr(), total.data_ptr())
+    _native.norm(_norm_sizes(x, eps), *pointers)
+    return y, total
+
+
+def add_rms_norm_backward(
+    grad_y: Tensor, grad_total: Tensor | None, total: Tensor, weight: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    """Gradients of ``x`` (and of the residual: the same, float32) and of ``weight``."""
+    grad_y, total, weight = grad_y.contiguous(), total.contiguous(), weight.contiguous()
+    grad_total = _parameter(grad_total)
+    grad_x, grad_weight = torch.empty(total.shape, dtype=torch.float32), torch.empty(weight.shape, dtype=torch.float32)
+    pointers = (total.data_ptr(), weight.data_ptr(), grad_y.data_ptr(), _pointer(grad_total))
+    _native.norm_backward(_norm_sizes(grad_y, eps), *pointers, grad_x.data_ptr(), grad_weight.data_ptr())
+    return grad_x, grad_weight
+
+
+def _norm_sizes(x: Tensor, eps: float) -> tuple[object, ...]:
+    width = x.shape[-1]
+    return x.numel() // max(width, 1), width, x.dtype == torch.bfloat16, torch.get_num_threads(), eps
+
+
 def nonnegative(x: Tensor) -> bool:
     """Whether all of float32 ``x (b l)`` or ``(b l e)`` is >= 0; NaN is not."""
     if x.dim() == 2:

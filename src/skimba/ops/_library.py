@@ -59,6 +59,28 @@ def _conv_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return (*grads, None, None, None)
 
 
+def _fake_norm(x: Tensor, residual: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x, memory_format=torch.contiguous_format), x.new_empty(x.shape, dtype=torch.float32)
+
+
+def _fake_norm_backward(
+    grad_y: Tensor, grad_total: Tensor | None, total: Tensor, weight: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    return total.new_empty(total.shape), weight.new_empty(weight.shape)
+
+
+def _keep_norm(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    x, residual, weight, ctx.eps = inputs
+    ctx.save_for_backward(output[1], weight)
+    ctx.dtype, ctx.begins = x.dtype, residual is None
+
+
+def _norm_gradients(ctx: Any, grad_y: Tensor, grad_total: Tensor | None) -> tuple[Tensor | None, ...]:
+    total, weight = ctx.saved_tensors
+    grad, grad_weight = torch.ops.skimba.add_rms_norm_backward(grad_y, grad_total, total, weight, ctx.eps)
+    return grad.to(ctx.dtype), None if ctx.begins else grad, grad_weight, None
+
+
 def _register(name: str, schema: str, implementation: Any, fake: Any) -> None:
     LIBRARY.define(f"{name}{schema}", tags=(torch.Tag.needs_fixed_stride_order,))
     LIBRARY.impl(name, implementation, "CPU")
@@ -76,11 +98,24 @@ _register(
     _cpu.depthwise_conv_backward,
     _fake_conv_backward,
 )
+_register(
+    "add_rms_norm",
+    "(Tensor x, Tensor? residual, Tensor weight, float eps) -> (Tensor, Tensor)",
+    _cpu.add_rms_norm,
+    _fake_norm,
+)
+_register(
+    "add_rms_norm_backward",
+    "(Tensor grad_y, Tensor? grad_total, Tensor total, Tensor weight, float eps) -> (Tensor, Tensor)",
+    _cpu.add_rms_norm_backward,
+    _fake_norm_backward,
+)
+torch.library.register_autograd("skimba::add_rms_norm", _norm_gradients, setup_context=_keep_norm, lib=LIBRARY)
 torch.library.register_autograd("skimba::selective_scan", _scan_gradients, setup_context=_keep_scan, lib=LIBRARY)
 torch.library.register_autograd("skimba::depthwise_conv", _conv_gradients, setup_context=_keep_conv, lib=LIBRARY)
 
 
-def call(operator: Any, *arguments: Any) -> Tensor:
+def call(operator: Any, *arguments: Any) -> Any:
     """``operator(*arguments)``, past the autograd layer where nothing needs it: that layer is Python and not free."""
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return operator(*arguments)

@@ -75,3 +75,12 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor, source: Tensor | N
     channels_first = x.permute(0, 3, 1, 2)
     y = F.conv2d(channels_first, weight[:, None].to(x.dtype), bias.to(x.dtype), padding=padding, groups=weight.shape[0])
     return F.silu(y).permute(0, 2, 3, 1)
+
+
+def add_rms_norm(x: Tensor, residual: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """See :func:`skimba.ops.add_rms_norm`."""
+    total = x.to(torch.promote_types(x.dtype, torch.float32))
+    if residual is not None:
+        total = total + residual
+    y = total * torch.rsqrt(total.square().mean(-1, keepdim=True) + eps) * weight
+    return y.to(x.dtype), total
