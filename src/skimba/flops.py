@@ -73,7 +73,7 @@ def count_flops(
     if reducer is not None:
         twin = with_reducer(twin, _CountingReducer(reducer, counts, exact))
     with torch.no_grad():
-        twin(torch.empty((1, channels, height, width), device="meta"))
+        twin(torch.empty((1, channels, height, width), dtype=next(twin.parameters()).dtype, device="meta"))
     return FlopCount(convention, counts)
 
 

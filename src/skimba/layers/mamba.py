@@ -6,7 +6,8 @@ Parameter names are those of the official state dicts: they are an API.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -45,7 +46,24 @@ def total(parts: Sequence[Tensor], keep_parts: bool) -> Tensor:
     return parts[0]
 
 
-class VimMixer(nn.Module):
+class Mixer(nn.Module):
+    """What both mixers do alike: A, D and the time step's bias stay float32 when the model is cast to bfloat16 or float16, as
+    the recurrence multiplies their rounding errors."""
+
+    FLOAT32 = re.compile(r"A(_b)?_log|D(_b)?|dt_proj(_b)?\.bias")
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Mixer:
+        kept = {id(p) for name, p in self.named_parameters() if self.FLOAT32.fullmatch(name)}
+
+        def keep_float32(x: Tensor) -> Tensor:
+            out = fn(x)
+            narrowed = id(x) in kept and out.dtype in (torch.bfloat16, torch.float16)
+            return x.to(out.device, torch.float32) if narrowed else out
+
+        return super()._apply(keep_float32, recurse)
+
+
+class VimMixer(Mixer):
     """Bidirectional Mamba (Vim, arXiv 2401.09417, algorithm 1; github hustvl/Vim, ``bimamba_type="v2"``).
 
     Both directions share ``in_proj`` and ``out_proj``; the backward one has its own convolution, projections, A and D (``_b``).
@@ -108,7 +126,7 @@ class VimMixer(nn.Module):
         return y, delta
 
 
-class PlainMambaMixer(nn.Module):
+class PlainMambaMixer(Mixer):
     """Four scans along continuous walks over the grid (PlainMamba, arXiv 2403.17695; github ChenhongyiYang/PlainMamba)."""
 
     def __init__(self, embed_dim: int, state_size: int = 16, kernel_size: int = 7, expand: int = 2) -> None:

@@ -1,0 +1,56 @@
+"""bfloat16 as users cast to it, and what must not be cast."""
+
+import copy
+
+import pytest
+import torch
+
+import skimba
+
+PRUNED = {"dense": None, "top": "top", "hold": "hold"}
+
+
+def pruned(model, preset):
+    return model if preset is None else skimba.prune(model, preset, keep={2: 0.5})
+
+
+def relative_error(got, expected):
+    return ((got.float() - expected).norm() / expected.norm()).item()
+
+
+@pytest.mark.parametrize("preset", PRUNED.values(), ids=PRUNED)
+def test_a_bfloat16_model_agrees_with_float32(model, images, preset):
+    with torch.no_grad():
+        expected = pruned(model, preset)(images)
+        got = pruned(copy.deepcopy(model).bfloat16(), preset)(images.bfloat16())
+    assert got.dtype == torch.bfloat16
+    # A choice of tokens may tip over at a rounding, which changes an image's logits more than rounding itself does.
+    assert relative_error(got, expected) < (0.02 if preset is None else 0.2)
+
+
+@pytest.mark.parametrize("preset", PRUNED.values(), ids=PRUNED)
+def test_autocast_infers_and_trains(model, images, preset):
+    model = pruned(model, preset)
+    expected = model(images)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = model(images)
+        loss = got.float().square().sum()
+    loss.backward()
+    assert relative_error(got, expected) < (0.02 if preset is None else 0.2)
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_a_bfloat16_model_trains(model, images):
+    model.bfloat16()(images.bfloat16()).float().square().sum().backward()
+    assert all(p.grad.dtype == p.dtype and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_the_recurrence_keeps_its_parameters_in_float32(model):
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    model.bfloat16()
+    kept = {name for name, p in model.named_parameters() if p.dtype == torch.float32}
+    assert all(torch.equal(before[name], dict(model.named_parameters())[name]) for name in kept)
+    last = {"A_log", "A_b_log", "D", "D_b"}
+    assert kept == {n for n in before if n.rsplit(".", 1)[-1] in last or ("dt_proj" in n and n.endswith("bias"))}
+    model.double()
+    assert all(p.dtype == torch.float64 for p in model.parameters())
