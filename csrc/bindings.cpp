@@ -68,22 +68,38 @@ template <class T> T* pointer(uintptr_t address) { return reinterpret_cast<T*>(a
 Rows rows(const Operand& x) { return {pointer<void>(std::get<0>(x)), std::get<1>(x), std::get<2>(x)}; }
 
 using Sizes = std::tuple<int64_t, int64_t, int64_t, int64_t>;  // b l e n
+using Order = std::tuple<uintptr_t, int64_t>;                  // address, batch stride (0: shared)
 using Flags = std::tuple<bool, bool, bool, int>;               // bf16, reverse, gap_per_channel, threads
+
+// Every row must hold each of 0 ... l-1 once: else memory would be left unwritten, or written beyond its end.
+void check_order(const int32_t* order, int64_t rows, int64_t l) {
+  std::vector<bool> seen(l);
+  for (int64_t i = 0; i < rows * l; ++i) {
+    if (i % l == 0) seen.assign(l, false);
+    if (order[i] < 0 || order[i] >= l || seen[order[i]])
+      throw nb::value_error("order must hold each token once");
+    seen[order[i]] = true;
+  }
+}
 
 ScanArgs scan_args(const Sizes& s, const Flags& f, const Operand& u, const Operand& delta, const Operand& B,
                    const Operand& C, const Operand& z, const Operand& gap, const Operand& step, const Operand& missing,
-                   uintptr_t A, uintptr_t D, uintptr_t delta_bias) {
+                   uintptr_t A, uintptr_t D, uintptr_t delta_bias, const Order& order) {
   auto [b, l, e, n] = s;
   auto [bf16, reverse, gap_per_channel, threads] = f;
+  auto [address, order_batch] = order;
+  const int32_t* visited = pointer<int32_t>(address);
+  if (visited) check_order(visited, order_batch ? b : 1, l);
   return {b,       l,       e,         n,          bf16,        reverse,           gap_per_channel,
           threads, rows(u), rows(delta), rows(B),  rows(C),     rows(z),           rows(gap),
-          rows(step), rows(missing), pointer<float>(A), pointer<float>(D), pointer<float>(delta_bias), nullptr};
+          rows(step), rows(missing), pointer<float>(A), pointer<float>(D), pointer<float>(delta_bias), visited,
+          order_batch, nullptr};
 }
 
 void scan(const Sizes& s, const Flags& f, const Operand& u, const Operand& delta, const Operand& B, const Operand& C,
           const Operand& z, const Operand& gap, const Operand& step, const Operand& missing, uintptr_t A, uintptr_t D,
-          uintptr_t delta_bias, uintptr_t y) {
-  ScanArgs args = scan_args(s, f, u, delta, B, C, z, gap, step, missing, A, D, delta_bias);
+          uintptr_t delta_bias, const Order& order, uintptr_t y) {
+  ScanArgs args = scan_args(s, f, u, delta, B, C, z, gap, step, missing, A, D, delta_bias, order);
   args.y = pointer<void>(y);
   const Kernels* k = in_use;
   k->scan(args, workspace(k->scan_workspace(args)));
@@ -94,8 +110,8 @@ using ScanOutputs = std::tuple<uintptr_t, uintptr_t, uintptr_t, uintptr_t, uintp
 
 void scan_backward(const Sizes& s, const Flags& f, const Operand& u, const Operand& delta, const Operand& B,
                    const Operand& C, const Operand& z, const Operand& gap, const Operand& step, const Operand& missing,
-                   uintptr_t A, uintptr_t D, uintptr_t delta_bias, const Operand& grad, const ScanOutputs& out) {
-  ScanArgs args = scan_args(s, f, u, delta, B, C, z, gap, step, missing, A, D, delta_bias);
+                   uintptr_t A, uintptr_t D, uintptr_t delta_bias, const Order& order, const Operand& grad, const ScanOutputs& out) {
+  ScanArgs args = scan_args(s, f, u, delta, B, C, z, gap, step, missing, A, D, delta_bias, order);
   auto [gu, gdelta, gA, gB, gC, gD, gz, gbias, ggap, gstep] = out;
   ScanGrads grads = {rows(grad),        pointer<void>(gu),  pointer<void>(gdelta), pointer<void>(gB),
                      pointer<void>(gC), pointer<void>(gz),  pointer<float>(gA),    pointer<float>(gD),

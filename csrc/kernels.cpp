@@ -189,6 +189,7 @@ struct Scan {  // one channel vector of one sample
   const float *B, *C;  // [block][step][N], in the order of the steps
 
   int64_t token(int64_t step) const { return a.reverse ? a.l - 1 - step : step; }
+  int64_t place(int64_t token) const { return a.order ? a.order[b * a.order_batch + token] : token; }  // of u, z and y
 };
 
 struct Times { float *decay, *input; };  // [step][W]: the exponent's time Δ + gap, and Δ u
@@ -222,8 +223,10 @@ inline float step_factor(const Scan& k, int64_t t) { return k.a.step.data ? *at<
 
 // The rows of a channel vector lie pages apart, where no hardware prefetcher follows.
 constexpr int64_t AHEAD = 12;
-template <class T> inline void prefetch(const Scan& k, const Rows& rows, int64_t step) {
-  if (rows.data && step < k.a.l) __builtin_prefetch(at<T>(rows, k.b, k.token(step)) + k.channel);
+template <class T> inline void prefetch(const Scan& k, const Rows& rows, int64_t step, bool placed) {
+  if (!rows.data || step >= k.a.l) return;
+  int64_t t = k.token(step);
+  __builtin_prefetch(at<T>(rows, k.b, placed ? k.place(t) : t) + k.channel);
 }
 
 // Time that passes before a step where tokens are missing: each lets the time of the token before them pass once more.
@@ -235,10 +238,10 @@ template <class T> void discretise(const Scan& k, int64_t start, int64_t count, 
   if (a.missing.data && start > 0) previous = softplus(raw_delta<T>(k, k.token(start - 1)));
   for (int64_t s = 0; s < count; ++s) {
     int64_t t = k.token(start + s);
-    prefetch<T>(k, a.delta, start + s + AHEAD);
-    prefetch<T>(k, a.u, start + s + AHEAD);
+    prefetch<T>(k, a.delta, start + s + AHEAD, false);
+    prefetch<T>(k, a.u, start + s + AHEAD, true);
     vf plain = softplus(raw_delta<T>(k, t)), dt = plain * step_factor(k, t);
-    store(times.input + s * W, dt * load(at<T>(a.u, k.b, t) + k.channel, k.count));
+    store(times.input + s * W, dt * load(at<T>(a.u, k.b, k.place(t)) + k.channel, k.count));
     if (a.gap.data)
       dt += a.gap_per_channel ? load(at<float>(a.gap, k.b, t) + k.channel, k.count) : splat(*at<float>(a.gap, k.b, t));
     if (a.missing.data) dt += missing_time(k, t, previous);
@@ -277,8 +280,8 @@ template <class T> void write_output(const Scan& k, int64_t start, int64_t count
   const ScanArgs& a = k.a;
   vf skip = a.D ? load(a.D + k.channel, k.count) : vf{};
   for (int64_t s = 0; s < count; ++s) {
-    int64_t t = k.token(start + s);
-    prefetch<T>(k, a.z, start + s + AHEAD);
+    int64_t t = k.place(k.token(start + s));
+    prefetch<T>(k, a.z, start + s + AHEAD, true);
     vf out = load(y + s * W);
     if (a.D) out += skip * load(at<T>(a.u, k.b, t) + k.channel, k.count);
     if (a.z.data) out *= silu(load(at<T>(a.z, k.b, t) + k.channel, k.count));
@@ -425,7 +428,7 @@ vf backward_output(const Scan& k, const ScanGrads& g, int64_t start, int64_t cou
   const ScanArgs& a = k.a;
   vf skip = a.D ? load(a.D + k.channel, k.count) : vf{}, to_D = {};
   for (int64_t s = 0; s < count; ++s) {
-    int64_t t = k.token(start + s);
+    int64_t t = k.place(k.token(start + s));
     vf grad = load(at<T>(g.grad, k.b, t) + k.channel, k.count);
     vf u = load(at<T>(a.u, k.b, t) + k.channel, k.count);
     if (a.z.data) {
@@ -448,11 +451,11 @@ vf backward_times(const Scan& k, const ScanGrads& g, int64_t start, int64_t coun
   const ScanArgs& a = k.a;
   vf skip = a.D ? load(a.D + k.channel, k.count) : vf{}, to_bias = {};
   for (int64_t s = count - 1; s >= 0; --s) {
-    int64_t t = k.token(start + s), out = (k.b * a.l + t) * a.e + k.channel;
+    int64_t t = k.token(start + s), place = k.place(t), out = (k.b * a.l + t) * a.e + k.channel;
     vf raw = raw_delta<T>(k, t), factor = splat(step_factor(k, t)), plain = softplus(raw);
-    vf u = load(at<T>(a.u, k.b, t) + k.channel, k.count);
+    vf u = load(at<T>(a.u, k.b, place) + k.channel, k.count);
     vf grad_input = load(m.grad_input + s * W), grad_time = load(m.grad_time + s * W);
-    store(static_cast<T*>(g.u) + out, grad_input * plain * factor + skip * load(m.grad_y + s * W), k.count);
+    store(static_cast<T*>(g.u) + (k.b * a.l + place) * a.e + k.channel, grad_input * plain * factor + skip * load(m.grad_y + s * W), k.count);
     if (a.gap.data && a.gap_per_channel) store(g.gap + out, grad_time, k.count);
     if (a.gap.data && !a.gap_per_channel) to_gap[t] += sum(grad_time);
     vf grad_dt = grad_time + grad_input * u;

@@ -18,6 +18,8 @@ struct ScanArgs {
   Rows u, delta, B, C, z;      // float or bfloat16
   Rows gap, step, missing;     // float
   const float *A, *D, *delta_bias;
+  const int32_t* order;        // the token whose u, z and y a step is for; null: its own
+  int64_t order_batch;
   void* y;                     // (b l e), float or bfloat16
 };
 

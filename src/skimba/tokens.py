@@ -73,8 +73,7 @@ class ScanOrder:
         missing: ``(b l)`` float32, number of positions without a token between a visited token and the one visited before it
             (0 for the first, whose state is zero anyway); None if no token is gone.
         size: ``(b l)`` float32, number of positions that a visited token owns; None if nothing is owned by another.
-        index: ``(b l)`` or ``(l)`` the token that step j visits; None if the scan follows the sequence.
-        inverse: the step at which a token is visited.
+        index: ``(b l)`` or ``(l)`` int32, the token that step j visits; None if the scan follows the sequence.
         move: ``(b l)`` or ``(l)`` direction code of step j (see :func:`skimba.scan_order.snake_orders`).
         reverse: run from the last step to the first. ``missing`` then counts towards the following token.
     """
@@ -82,7 +81,6 @@ class ScanOrder:
     missing: Tensor | None = None
     size: Tensor | None = None
     index: Tensor | None = None
-    inverse: Tensor | None = None
     move: Tensor | None = None
     reverse: bool = False
 
@@ -175,14 +173,13 @@ class Layout:
     def _order(self, order: Tensor, move: Tensor) -> ScanOrder:
         full_step = order.argsort()  # the step at which the full scan visits each position
         if self.position is None:
-            return ScanOrder(index=order, inverse=full_step, move=move[order])
+            return ScanOrder(index=order.int(), move=move[order])
         step, index = full_step[self.position].sort(dim=1)  # (b l)
         missing = torch.cat([torch.zeros_like(step[:, :1]), step.diff(dim=1) - 1], 1).float()
         return ScanOrder(
             missing=missing,
             size=None if self.size is None else take(self.size, index),
-            index=index,
-            inverse=index.argsort(dim=1),
+            index=index.int(),
             move=move[take(self.position, index)],
         )
 

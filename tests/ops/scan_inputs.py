@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor
 
-NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "gap", "step", "missing")
+NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "gap", "step", "missing", "order")
+
+COUNTS = ("missing", "order")  # no gradients flow to these
 
 
 def scan_inputs(
@@ -36,14 +38,15 @@ def scan_inputs(
         "gap": torch.rand(gap_shape, generator=g) * (torch.rand(gap_shape, generator=g) > 0.5),
         "step": torch.rand(batch, length, generator=g) * 3,
         "missing": torch.randint(0, 4, (batch, length), generator=g).float(),
+        "order": torch.rand(batch, length, generator=g).argsort(1).int(),
     }
     return {name: x for name, x in inputs.items() if name not in without}
 
 
 def with_gradients(function, inputs: dict[str, Tensor], **options) -> dict[str, Tensor]:
     """The output and the gradient of every input but counts, for a fixed random gradient of the output."""
-    leaves = {name: x.detach().requires_grad_() for name, x in inputs.items() if name != "missing"}
-    y = function(**leaves, **{name: x for name, x in inputs.items() if name == "missing"}, **options)
+    leaves = {name: x.detach().requires_grad_() for name, x in inputs.items() if name not in COUNTS}
+    y = function(**leaves, **{name: x for name, x in inputs.items() if name in COUNTS}, **options)
     weight = torch.randn(y.shape, generator=torch.Generator().manual_seed(7)).to(y.dtype)
     grads = torch.autograd.grad((y * weight).sum(), list(leaves.values()))
     return {"y": y.detach(), **{f"grad_{name}": g for name, g in zip(leaves, grads, strict=True)}}
@@ -57,4 +60,4 @@ def relative_error(got: Tensor, expected: Tensor) -> float:
 
 
 def double(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: x.double() for name, x in inputs.items()}
+    return {name: x.double() if x.is_floating_point() else x for name, x in inputs.items()}

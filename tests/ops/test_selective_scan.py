@@ -9,7 +9,7 @@ from skimba.ops import native, selective_scan
 from tests.ops.scan_inputs import NAMES, double, relative_error, scan_inputs, with_gradients
 
 needs_native = pytest.mark.skipif(native.UNAVAILABLE is not None, reason="no native kernels")
-OPTIONAL = ("D", "z", "delta_bias", "gap", "step", "missing")
+OPTIONAL = ("D", "z", "delta_bias", "gap", "step", "missing", "order")
 
 
 def assert_matches(inputs, value=1e-5, gradient=1e-4, **options):
@@ -54,7 +54,9 @@ def test_gap_per_channel(reverse):
 def test_bfloat16_is_the_float32_scan_of_the_rounded_data(variant):
     data = ("u", "delta", "B", "C", "z")
     rounded = {k: x.bfloat16() if k in data else x for k, x in scan_inputs(70, 40).items()}
-    expected = with_gradients(selective_scan, {k: x.float() for k, x in rounded.items()}, backend="reference")
+    expected = with_gradients(
+        selective_scan, {k: x.float() if x.is_floating_point() else x for k, x in rounded.items()}, backend="reference"
+    )
     with native.use(variant):
         got = with_gradients(selective_scan, rounded, backend="cpu")
     for name, x in expected.items():
@@ -85,7 +87,7 @@ def test_result_does_not_depend_on_the_number_of_threads(variant):
 
 @needs_native
 def test_a_gap_is_the_full_scan_without_input_at_missing_positions():
-    inputs = scan_inputs(12, 24, without=("z", "gap", "step", "missing"))
+    inputs = scan_inputs(12, 24, without=("z", "gap", "step", "missing", "order"))
     kept = torch.tensor([0, 3, 4, 9])
     missing = torch.ones(12, dtype=torch.bool).index_fill(0, kept, False)
     inputs["u"] = inputs["u"].masked_fill(missing[None, :, None], 0.0)
@@ -107,7 +109,7 @@ def test_step_one_and_gap_zero_are_the_dense_scan_bit_for_bit():
 
 @needs_native
 def test_nan_stays_in_its_channel():
-    inputs = scan_inputs(10, without=("z",))
+    inputs = scan_inputs(10, without=("z", "order"))
     inputs["u"] = inputs["u"].clone()
     inputs["u"][0, 4, 3] = float("nan")
     y = selective_scan(**inputs, backend="cpu")
@@ -127,7 +129,7 @@ def test_opcheck(without, monkeypatch):
     monkeypatch.undo()
     inputs = scan_inputs(5, 6, without=without)
     arguments = [inputs.get(name) for name in NAMES]
-    arguments = [None if x is None else x.detach().clone().requires_grad_() for x in arguments]
+    arguments = [None if x is None else x.detach().clone().requires_grad_(x.is_floating_point()) for x in arguments]
     torch.library.opcheck(torch.ops.skimba.selective_scan.default, (*arguments, True))
 
 
@@ -170,6 +172,9 @@ def test_inference_mode():
         ({"B": torch.zeros(2, 9, 15)}, ValueError, "B must have shape"),
         ({"gap": torch.full((2, 9), -1.0)}, ValueError, "gap must be >= 0"),
         ({"gap": torch.full((2, 9, 24), float("nan"))}, ValueError, "gap must be >= 0"),
+        ({"order": torch.zeros(2, 9).int()}, ValueError, "each token once"),
+        ({"order": torch.arange(9)}, TypeError, "order must be int32"),
+        ({"order": torch.arange(8).int()}, ValueError, "order must have shape"),
         ({"missing": torch.full((2, 9), -1.0)}, ValueError, "missing must be >= 0"),
         ({"step": torch.full((2, 9), float("nan"))}, ValueError, "step must be >= 0"),
         ({"step": torch.zeros(2, 9, 24)}, ValueError, "step must have shape"),

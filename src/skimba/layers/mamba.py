@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from skimba.layers.alignment import align_conv1d, align_conv2d, scan_time
 from skimba.ops import selective_scan
-from skimba.tokens import Layout, ScanOrder, ScanRecord, take
+from skimba.tokens import Layout, ScanOrder, ScanRecord
 
 DELTA_MIN, DELTA_MAX, DELTA_FLOOR = 0.001, 0.1, 1e-4  # range of the initial time step (Mamba, arXiv 2312.00752)
 
@@ -172,14 +172,12 @@ class PlainMambaMixer(Mixer):
         order: ScanOrder,
     ) -> Tensor:
         """One walk: the ungated output ``(b l e)`` in sequence order."""
-        assert order.index is not None
-        assert order.inverse is not None
         assert order.move is not None
         time = scan_time(layout.alignment, order, delta, delta_bias)
         # compat: only the input is brought into the order of the walk; delta, B and C stay in raster order (step j of the
         # walk uses those of the j-th token), as the official weights were trained.
-        y = selective_scan(
-            take(c, order.index),
+        return selective_scan(
+            c,
             delta,
             A,
             B + self.direction_Bs[order.move].to(B.dtype),
@@ -187,6 +185,6 @@ class PlainMambaMixer(Mixer):
             self.D,
             None,
             delta_bias,
+            order=order.index,
             **time,
         )
-        return take(y, order.inverse)

@@ -45,6 +45,7 @@ def _scan_call(
     gap: Tensor | None,
     step: Tensor | None,
     missing: Tensor | None,
+    order: Tensor | None,
     reverse: bool,
 ) -> ScanCall:
     """The kernel's arguments, and the tensors that must outlive the call."""
@@ -54,7 +55,9 @@ def _scan_call(
     parameters = [_parameter(A), _parameter(D), _parameter(delta_bias)]
     sizes = (batch, length, channels, A.shape[1])
     flags = (u.dtype == torch.bfloat16, reverse, gap_per_channel, torch.get_num_threads())
-    return [*rows, *parameters], (sizes, flags, *map(_operand, rows), *map(_pointer, parameters))
+    order = _parameter(order)
+    visited = (0, 0) if order is None else (order.data_ptr(), length if order.dim() == 2 else 0)
+    return [*rows, *parameters, order], (sizes, flags, *map(_operand, rows), *map(_pointer, parameters), visited)
 
 
 def selective_scan(
@@ -69,9 +72,10 @@ def selective_scan(
     gap: Tensor | None,
     step: Tensor | None,
     missing: Tensor | None,
+    order: Tensor | None,
     reverse: bool,
 ) -> Tensor:
-    _alive, call = _scan_call(u, delta, A, B, C, D, z, delta_bias, gap, step, missing, reverse)
+    _alive, call = _scan_call(u, delta, A, B, C, D, z, delta_bias, gap, step, missing, order, reverse)
     y = torch.empty(u.shape, dtype=u.dtype)
     _native.scan(*call, y.data_ptr())
     return y
@@ -90,10 +94,11 @@ def selective_scan_backward(
     gap: Tensor | None,
     step: Tensor | None,
     missing: Tensor | None,
+    order: Tensor | None,
     reverse: bool,
 ) -> tuple[Tensor, ...]:
     """Gradients of all tensor arguments in their order; an empty tensor for each that is not given."""
-    _alive, call = _scan_call(u, delta, A, B, C, D, z, delta_bias, gap, step, missing, reverse)
+    _alive, call = _scan_call(u, delta, A, B, C, D, z, delta_bias, gap, step, missing, order, reverse)
     grad = grad if grad.stride(-1) == 1 else grad.contiguous()
     grads = scan_gradients(u, delta, A, B, C, D, z, delta_bias, gap, step)
     _native.scan_backward(*call, _operand(grad), tuple(g.data_ptr() if g.numel() else 0 for g in grads))

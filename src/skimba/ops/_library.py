@@ -16,7 +16,7 @@ from skimba.ops import _cpu
 LIBRARY: Any = torch.library.Library("skimba", "FRAGMENT")
 _SCAN = (
     "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? delta_bias, "
-    "Tensor? gap, Tensor? step, Tensor? missing, bool reverse"
+    "Tensor? gap, Tensor? step, Tensor? missing, Tensor? order, bool reverse"
 )
 _CONV = "Tensor x, Tensor weight, Tensor bias, Tensor? source, int pad_top, int pad_left"
 _TEN = ", ".join(["Tensor"] * 10)
@@ -27,7 +27,7 @@ def _fake_scan(u: Tensor, *rest: Any) -> Tensor:
 
 
 def _fake_scan_backward(grad: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
-    return tuple(grad.new_empty(0, dtype=torch.float32) if x is None else x.new_empty(x.shape) for x in inputs[:-2])
+    return tuple(grad.new_empty(0, dtype=torch.float32) if x is None else x.new_empty(x.shape) for x in inputs[:-3])
 
 
 def _fake_conv(x: Tensor, *rest: Any) -> Tensor:
@@ -46,7 +46,7 @@ def _keep_scan(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _scan_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     inputs = ctx.saved_tensors
     grads = torch.ops.skimba.selective_scan_backward(grad, *inputs, ctx.reverse)
-    return (*(None if x is None else g for x, g in zip(inputs[:-1], grads, strict=True)), None, None)
+    return (*(None if x is None else g for x, g in zip(inputs[:-2], grads, strict=True)), None, None, None)
 
 
 def _keep_conv(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

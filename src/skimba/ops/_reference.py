@@ -21,9 +21,18 @@ def selective_scan(
     gap: Tensor | None,
     step: Tensor | None,
     missing: Tensor | None,
+    order: Tensor | None,
     reverse: bool,
 ) -> Tensor:
     """See :func:`skimba.selective_scan`. One step after the other, in float32 (float64 for such inputs)."""
+    if order is not None:
+        index = order.long().expand(u.shape[:2])[..., None].expand_as(u)  # (b l e)
+        if not torch.equal(index[..., 0].sort(1).values, torch.arange(u.shape[1], device=u.device).expand(u.shape[:2])):
+            raise ValueError("order must hold each token once")
+        z = None if z is None else z.gather(1, index)
+        u = u.gather(1, index)
+        y = selective_scan(u, delta, A, B, C, D, z, delta_bias, gap, step, missing, None, reverse)
+        return torch.zeros_like(y).scatter(1, index, y)
     dtype = torch.promote_types(u.dtype, torch.float32)
     x, dt, B, C = (t.to(dtype) for t in (u, delta, B, C))
     if delta_bias is not None:

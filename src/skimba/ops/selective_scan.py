@@ -23,6 +23,7 @@ def selective_scan(
     gap: Tensor | None = None,
     step: Tensor | None = None,
     missing: Tensor | None = None,
+    order: Tensor | None = None,
     *,
     reverse: bool = False,
     backend: Backend = "auto",
@@ -50,6 +51,8 @@ def selective_scan(
         step: ``(b l)``, >= 0: factor on the time step.
         missing: ``(b l)``, >= 0: number of tokens missing before a step; each lets the step before pass once more, without
             input. The same as a ``gap`` made of the previous steps' times, at no cost. No gradient flows to it.
+        order: ``(l)`` or ``(b l)`` int32, the tokens in the order in which they are visited: step t reads row ``order[t]`` of u
+            and z and writes that of y, but row t of all else. The same as gathering u and z and scattering y, at no cost.
         reverse: from the last token to the first, without a flip of the data.
         backend: a key of :data:`BACKENDS`, or ``auto``: ``cpu`` where it can run, else ``reference``.
 
@@ -57,15 +60,16 @@ def selective_scan(
         ``(b l e)`` in the dtype of ``u``. Gradients flow to every tensor.
 
     Raises:
-        ValueError: a wrong shape, device or backend, an empty axis, a negative or NaN ``gap``, ``step`` or ``missing``.
+        ValueError: a wrong shape, device or backend, an empty axis, a negative or NaN ``gap``, ``step`` or ``missing``, an
+            ``order`` that does not hold each token once.
         TypeError: a dtype that is not floating, or that the named backend does not take.
         RuntimeError: the named backend cannot run here.
 
     Source: Gu & Dao, "Mamba" (arXiv 2312.00752), Algorithm 2, B by Euler's rule as in the official kernels; ``gap`` is
     the alignment of Zhan et al. (arXiv 2409.18962), with the exponents of a run of missing tokens added up.
     """
-    _check(u, delta, A, B, C, D, z, delta_bias, gap, step, missing)
-    return BACKENDS[choose(backend, u)](u, delta, A, B, C, D, z, delta_bias, gap, step, missing, reverse)
+    _check(u, delta, A, B, C, D, z, delta_bias, gap, step, missing, order)
+    return BACKENDS[choose(backend, u)](u, delta, A, B, C, D, z, delta_bias, gap, step, missing, order, reverse)
 
 
 def _check(
@@ -80,6 +84,7 @@ def _check(
     gap: Tensor | None,
     step: Tensor | None,
     missing: Tensor | None,
+    order: Tensor | None,
 ) -> None:
     check_data("u", u, "b l e")
     batch, length, channels = data = tuple(u.shape)
@@ -103,6 +108,11 @@ def _check(
         if per_token is not None:
             check(name, per_token, ((batch, length),), u)
             check_nonnegative(name, per_token)
+    if order is not None:
+        if tuple(order.shape) not in ((length,), (batch, length)):
+            raise ValueError(f"order must have shape {(length,)} or {(batch, length)}, got {tuple(order.shape)}")
+        if order.dtype != torch.int32 or order.device != u.device:
+            raise TypeError(f"order must be int32 on {u.device}, got {order.dtype} on {order.device}")
 
 
 def _float(x: Tensor | None) -> Tensor | None:
@@ -121,6 +131,7 @@ def _native(
     gap: Tensor | None,
     step: Tensor | None,
     missing: Tensor | None,
+    order: Tensor | None,
     reverse: bool,
 ) -> Tensor:
     """Brings the dtypes to what the kernel takes: one for the data (float32 if mixed), float32 for all else."""
@@ -131,7 +142,7 @@ def _native(
     A, D, delta_bias, gap = A.float(), _float(D), _float(delta_bias), _float(gap)
     step, missing = _float(step), _float(None if missing is None else missing.detach())
     scan = torch.ops.skimba.selective_scan
-    return _library.call(scan, u, delta, A, B, C, D, z, delta_bias, gap, step, missing, reverse).to(dtype)
+    return _library.call(scan, u, delta, A, B, C, D, z, delta_bias, gap, step, missing, order, reverse).to(dtype)
 
 
 BACKENDS: dict[str, Callable[..., Tensor]] = {"reference": _reference.selective_scan, "cpu": _native}
