@@ -32,7 +32,13 @@ PRUNED: dict[str, dict[str, str]] = {
 }
 FLOORS = ("matrix products", "scans")
 REFERENCE = "dense, reference backend"
-MATRIX_PRODUCTS = {torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.bmm.default}
+# Dense convolutions (a stem, patches) are matrix products too; the mixers' depthwise ones are operators of our own.
+MATRIX_PRODUCTS = {
+    torch.ops.aten.mm.default,
+    torch.ops.aten.addmm.default,
+    torch.ops.aten.bmm.default,
+    torch.ops.aten.convolution.default,
+}
 
 
 @dataclass(frozen=True)

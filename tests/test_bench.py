@@ -1,0 +1,38 @@
+import pytest
+import torch
+
+import skimba
+from skimba.bench import FLOORS, MATRIX_PRODUCTS, PRUNED, REFERENCE, _Recorder, bench
+
+
+def test_every_case_is_timed_in_every_round(monkeypatch):
+    rounds = []
+    cases = ["dense", *PRUNED, *FLOORS, REFERENCE]
+    timings = bench(["vim_micro"], cases, ["fp32", "bf16"], [1, 2], [None], 2, lambda: rounds.append(1))
+    assert len(rounds) == 2 * 2 * 3
+    assert [t.case for t in timings] == cases * 4
+    assert all(t.time_ms > 0 and t.speedup > 0 for t in timings)
+    assert all((t.exact_gflops is not None) == (t.case not in (*FLOORS, REFERENCE)) for t in timings)
+    assert {(t.dtype, t.batch, t.img_size) for t in timings} == {(d, b, 28) for d in ("fp32", "bf16") for b in (1, 2)}
+
+
+def test_the_floor_holds_all_matrix_products_of_the_model():
+    model = skimba.create_model("vim_micro", depth=3).eval()
+    with torch.no_grad(), _Recorder(MATRIX_PRODUCTS) as recorder:
+        model(torch.randn(2, 1, 28, 28))
+    # In each block in_proj, out_proj, and x_proj and dt_proj of both directions; the patches; the head.
+    assert len(recorder.calls) == 3 * 6 + 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((["vim_huge"], ["dense"], ["fp32"], [1]), "unknown model 'vim_huge'"),
+        ((["vim_micro"], ["fast"], ["fp32"], [1]), "unknown case 'fast'; known: dense, top"),
+        ((["vim_micro"], ["dense"], ["fp8"], [1]), "unknown dtype 'fp8'; known: fp32, bf16"),
+        ((["vim_micro"], ["dense"], ["fp32"], [0]), "at least one round and one image"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments, says):
+    with pytest.raises(ValueError, match=says):
+        bench(*arguments, [None], 1)

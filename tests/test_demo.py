@@ -1,0 +1,49 @@
+"""The embedded models and what the demo shows of them."""
+
+import json
+import sys
+
+import pytest
+from PIL import Image
+
+import skimba
+from skimba import demo
+from skimba.cli import main
+from skimba.data import embedded_test_images
+from skimba.evaluate import accuracy, predict
+
+
+@pytest.mark.parametrize("name", demo.MODELS)
+def test_the_embedded_models_recognise_the_embedded_images(name):
+    model = skimba.create_model(name, pretrained=True)
+    images = embedded_test_images()
+    assert accuracy(*predict(model, images.batches(100))) > 0.86
+
+
+@pytest.mark.parametrize("name", demo.MODELS)
+def test_hold_stands_far_above_condensed(name):
+    model = skimba.create_model(name, pretrained=True)
+    images = embedded_test_images()[:500]
+    found = {
+        method: accuracy(
+            *predict(skimba.prune(model, keep=dict.fromkeys(demo.STAGES, 0.5), **settings), images.batches(100))
+        )
+        for method, settings in demo.METHODS.items()
+    }
+    assert found["hold (ours)"] > found["condensed"] + 0.15
+
+
+def test_the_demo_measures_every_variant(monkeypatch, capsys, tmp_path):
+    few = embedded_test_images()[:100]
+    monkeypatch.setattr("skimba.cli.embedded_test_images", lambda: few)
+    monkeypatch.setattr(sys, "argv", ["skimba", "demo", "--json", "--picture", str(tmp_path / "demo.png")])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["images"] == 100
+    expected = {(m, "dense", 1.0) for m in demo.MODELS}
+    expected |= {(m, method, share) for m in demo.MODELS for method in demo.METHODS for share in demo.SHARES}
+    assert {(row["model"], row["method"], row["keep"]) for row in found["rows"]} == expected
+    assert all(row["time_ms"] > 0 and row["exact_gflops"] > 0 for row in found["rows"])
+    assert Image.open(tmp_path / "demo.png").format == "PNG"
