@@ -36,7 +36,7 @@ def decay_rates(channels: int, state_size: int) -> nn.Parameter:
     return nn.Parameter(torch.arange(1, state_size + 1, dtype=torch.float32).log().repeat(channels, 1))
 
 
-def total(parts: Sequence[Tensor], keep_parts: bool) -> Tensor:
+def sum_scans(parts: Sequence[Tensor], keep_parts: bool) -> Tensor:
     """The sum of the scans' outputs, in place of the first unless they are still wanted: a new tensor of that size costs more
     than the addition."""
     if keep_parts:
@@ -47,10 +47,23 @@ def total(parts: Sequence[Tensor], keep_parts: bool) -> Tensor:
 
 
 class Mixer(nn.Module):
-    """What both mixers do alike: A, D and the time step's bias stay float32 when the model is cast to bfloat16 or float16, as
-    the recurrence multiplies their rounding errors."""
+    """What both mixers have: the projections, and the parameters of a scan.
+
+    A, D and the time step's bias stay float32 when the model is cast to bfloat16 or float16: the recurrence multiplies their
+    rounding errors.
+    """
 
     FLOAT32 = re.compile(r"A(_b)?_log|D(_b)?|dt_proj(_b)?\.bias")
+
+    def __init__(self, embed_dim: int, state_size: int, expand: int, bias: bool) -> None:
+        super().__init__()
+        self.inner, self.state_size, self.rank = expand * embed_dim, state_size, math.ceil(embed_dim / 16)
+        self.in_proj = nn.Linear(embed_dim, 2 * self.inner, bias=bias)
+        self.A_log = decay_rates(self.inner, state_size)
+        self.D = nn.Parameter(torch.ones(self.inner))
+        self.x_proj = nn.Linear(self.inner, self.rank + 2 * state_size, bias=False)
+        self.dt_proj = time_projection(self.rank, self.inner)
+        self.out_proj = nn.Linear(self.inner, embed_dim, bias=bias)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Mixer:
         kept = {id(p) for name, p in self.named_parameters() if self.FLOAT32.fullmatch(name)}
@@ -70,22 +83,13 @@ class VimMixer(Mixer):
     """
 
     def __init__(self, embed_dim: int, state_size: int = 16, kernel_size: int = 4, expand: int = 2) -> None:
-        super().__init__()
-        inner = expand * embed_dim
-        rank = math.ceil(embed_dim / 16)
-        self.state_size, self.rank = state_size, rank
-        self.in_proj = nn.Linear(embed_dim, 2 * inner, bias=False)
-        self.A_log = decay_rates(inner, state_size)
-        self.D = nn.Parameter(torch.ones(inner))
-        self.conv1d = nn.Conv1d(inner, inner, kernel_size, groups=inner)
-        self.x_proj = nn.Linear(inner, rank + 2 * state_size, bias=False)
-        self.dt_proj = time_projection(rank, inner)
-        self.A_b_log = decay_rates(inner, state_size)
-        self.D_b = nn.Parameter(torch.ones(inner))
-        self.conv1d_b = nn.Conv1d(inner, inner, kernel_size, groups=inner)
-        self.x_proj_b = nn.Linear(inner, rank + 2 * state_size, bias=False)
-        self.dt_proj_b = time_projection(rank, inner)
-        self.out_proj = nn.Linear(inner, embed_dim, bias=False)
+        super().__init__(embed_dim, state_size, expand, bias=False)
+        self.conv1d = nn.Conv1d(self.inner, self.inner, kernel_size, groups=self.inner)
+        self.A_b_log = decay_rates(self.inner, state_size)
+        self.D_b = nn.Parameter(torch.ones(self.inner))
+        self.conv1d_b = nn.Conv1d(self.inner, self.inner, kernel_size, groups=self.inner)
+        self.x_proj_b = nn.Linear(self.inner, self.rank + 2 * state_size, bias=False)
+        self.dt_proj_b = time_projection(self.rank, self.inner)
 
     def forward(self, hidden: Tensor, layout: Layout, record: bool = False) -> tuple[Tensor, ScanRecord | None]:
         """``hidden (b l d)`` -> ``(b l d)``, and what the scans computed if ``record``."""
@@ -96,7 +100,7 @@ class VimMixer(Mixer):
             self._scan(x, z, layout, backward, self.conv1d_b, self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b),
             strict=True,
         )
-        out = self.out_proj(total(ys, keep_parts=record))
+        out = self.out_proj(sum_scans(ys, keep_parts=record))
         # The mean of the directions, on the narrower side of the projection.
         # compat: Vim-B's present code lost this division to a misspelt keyword; its checkpoint was trained with it.
         out = out.div_(2)
@@ -130,19 +134,10 @@ class PlainMambaMixer(Mixer):
     """Four scans along continuous walks over the grid (PlainMamba, arXiv 2403.17695; github ChenhongyiYang/PlainMamba)."""
 
     def __init__(self, embed_dim: int, state_size: int = 16, kernel_size: int = 7, expand: int = 2) -> None:
-        super().__init__()
-        inner = expand * embed_dim
-        rank = math.ceil(embed_dim / 16)
-        self.state_size, self.rank = state_size, rank
-        self.in_proj = nn.Linear(embed_dim, 2 * inner)
-        self.A_log = decay_rates(inner, state_size)
-        self.D = nn.Parameter(torch.ones(inner))
+        super().__init__(embed_dim, state_size, expand, bias=True)
         self.direction_Bs = nn.Parameter(torch.empty(5, state_size))
         nn.init.trunc_normal_(self.direction_Bs, std=0.02)
-        self.conv2d = nn.Conv2d(inner, inner, kernel_size, padding=kernel_size // 2, groups=inner)
-        self.x_proj = nn.Linear(inner, rank + 2 * state_size, bias=False)
-        self.dt_proj = time_projection(rank, inner)
-        self.out_proj = nn.Linear(inner, embed_dim)
+        self.conv2d = nn.Conv2d(self.inner, self.inner, kernel_size, padding=kernel_size // 2, groups=self.inner)
 
     def forward(self, hidden: Tensor, layout: Layout, record: bool = False) -> tuple[Tensor, ScanRecord | None]:
         """``hidden (b l d)`` -> ``(b l d)``, and what the scans computed if ``record``."""
@@ -155,7 +150,7 @@ class PlainMambaMixer(Mixer):
         A = -self.A_log.float().exp()
         ys = [self._scan(c, delta, delta_bias, A, B, C, layout, order) for order in layout.snake_orders]
         gate = F.silu(z)
-        out = self.out_proj(total(ys, keep_parts=record) * gate)
+        out = self.out_proj(sum_scans(ys, keep_parts=record) * gate)
         if not record:
             return out, None
         return out, ScanRecord(tuple(y * gate for y in ys), (delta,), (delta_bias,))

@@ -78,9 +78,7 @@ def check_nonnegative(name: str, x: Tensor) -> None:
     if torch.compiler.is_compiling() or type(x) not in (Tensor, torch.nn.Parameter) or x.device.type == "meta":
         return
     if native.UNAVAILABLE is None and x.dtype == torch.float32 and x.device.type == "cpu":
-        from skimba.ops import _cpu
-
-        good = _cpu.nonnegative(x)
+        good = native.nonnegative(x)
     else:
         good = bool((x >= 0).all())
     if not good:

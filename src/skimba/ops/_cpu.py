@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from skimba.ops.native import _native
+from skimba.ops.scan_inputs import NO_GRADIENT, ScanInputs
 
 Operand = tuple[int, int, int]
 Image = tuple[int, int, int, int]
@@ -33,81 +36,37 @@ def _parameter(x: Tensor | None) -> Tensor | None:
 ScanCall = tuple[list[Tensor | None], tuple[object, ...]]
 
 
-def _scan_call(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    gap: Tensor | None,
-    step: Tensor | None,
-    missing: Tensor | None,
-    order: Tensor | None,
-    reverse: bool,
-) -> ScanCall:
+def _scan_call(s: ScanInputs, reverse: bool) -> ScanCall:
     """The kernel's arguments, and the tensors that must outlive the call."""
-    batch, length, channels = u.shape
-    gap_per_channel = gap is not None and gap.dim() == 3
-    rows = [_unit(u), _unit(delta), _unit(B), _unit(C), _unit(z), _unit(gap) if gap_per_channel else gap, step, missing]
-    parameters = [_parameter(A), _parameter(D), _parameter(delta_bias)]
-    sizes = (batch, length, channels, A.shape[1])
-    flags = (u.dtype == torch.bfloat16, reverse, gap_per_channel, torch.get_num_threads())
-    order = _parameter(order)
+    batch, length, channels = s.u.shape
+    per_channel = s.gap is not None and s.gap.dim() == 3
+    rows = [*map(_unit, (s.u, s.delta, s.B, s.C, s.z)), _unit(s.gap) if per_channel else s.gap, s.step, s.missing]
+    parameters = [_parameter(x) for x in (s.A, s.D, s.delta_bias)]
+    order = _parameter(s.order)
+    sizes = (batch, length, channels, s.A.shape[1])
+    flags = (s.u.dtype == torch.bfloat16, reverse, per_channel, torch.get_num_threads())
     visited = (0, 0) if order is None else (order.data_ptr(), length if order.dim() == 2 else 0)
     return [*rows, *parameters, order], (sizes, flags, *map(_operand, rows), *map(_pointer, parameters), visited)
 
 
-def selective_scan(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    gap: Tensor | None,
-    step: Tensor | None,
-    missing: Tensor | None,
-    order: Tensor | None,
-    reverse: bool,
-) -> Tensor:
-    _alive, call = _scan_call(u, delta, A, B, C, D, z, delta_bias, gap, step, missing, order, reverse)
-    y = torch.empty(u.shape, dtype=u.dtype)
+def selective_scan(*arguments: Any) -> Tensor:
+    """Arguments: those of :class:`ScanInputs`, then ``reverse``."""
+    s = ScanInputs(*arguments[:-1])
+    _alive, call = _scan_call(s, arguments[-1])
+    y = torch.empty(s.u.shape, dtype=s.u.dtype)
     _native.scan(*call, y.data_ptr())
     return y
 
 
-def selective_scan_backward(
-    grad: Tensor,
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    gap: Tensor | None,
-    step: Tensor | None,
-    missing: Tensor | None,
-    order: Tensor | None,
-    reverse: bool,
-) -> tuple[Tensor, ...]:
-    """Gradients of all tensor arguments in their order; an empty tensor for each that is not given."""
-    _alive, call = _scan_call(u, delta, A, B, C, D, z, delta_bias, gap, step, missing, order, reverse)
+def selective_scan_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    """Gradients of all tensor arguments that have one, in their order; an empty tensor for each that is not given."""
+    s = ScanInputs(*arguments[:-1])
+    _alive, call = _scan_call(s, arguments[-1])
     grad = grad if grad.stride(-1) == 1 else grad.contiguous()
-    grads = scan_gradients(u, delta, A, B, C, D, z, delta_bias, gap, step)
+    wanted = [x for name, x in s._asdict().items() if name not in NO_GRADIENT]
+    grads = tuple(torch.empty(0) if x is None else torch.empty(x.shape, dtype=x.dtype) for x in wanted)
     _native.scan_backward(*call, _operand(grad), tuple(g.data_ptr() if g.numel() else 0 for g in grads))
     return grads
-
-
-def scan_gradients(*inputs: Tensor | None) -> tuple[Tensor, ...]:
-    """What :func:`selective_scan_backward` returns, not yet filled."""
-    return tuple(torch.empty(0) if x is None else torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in inputs)
 
 
 ConvCall = tuple[list[Tensor | None], tuple[object, ...]]
@@ -182,12 +141,3 @@ def add_rms_norm_backward(
 def _norm_sizes(x: Tensor, eps: float) -> tuple[object, ...]:
     width = x.shape[-1]
     return x.numel() // max(width, 1), width, x.dtype == torch.bfloat16, torch.get_num_threads(), eps
-
-
-def nonnegative(x: Tensor) -> bool:
-    """Whether all of float32 ``x (b l)`` or ``(b l e)`` is >= 0; NaN is not."""
-    if x.dim() == 2:
-        x = x[..., None]
-    elif x.stride(-1) != 1:
-        x = x.contiguous()
-    return bool(_native.nonnegative(x.data_ptr(), *x.shape, x.stride(0), x.stride(1)))

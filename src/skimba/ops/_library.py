@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from skimba.ops import _cpu
+from skimba.ops.scan_inputs import NO_GRADIENT
 
 # The low-level interface: the wrapper of `torch.library.custom_op` costs tens of microseconds a call.
 LIBRARY: Any = torch.library.Library("skimba", "FRAGMENT")
@@ -27,7 +28,10 @@ def _fake_scan(u: Tensor, *rest: Any) -> Tensor:
 
 
 def _fake_scan_backward(grad: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
-    return tuple(grad.new_empty(0, dtype=torch.float32) if x is None else x.new_empty(x.shape) for x in inputs[:-3])
+    return tuple(
+        grad.new_empty(0, dtype=torch.float32) if x is None else x.new_empty(x.shape)
+        for x in inputs[: -1 - len(NO_GRADIENT)]
+    )
 
 
 def _fake_conv(x: Tensor, *rest: Any) -> Tensor:
@@ -46,7 +50,9 @@ def _keep_scan(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _scan_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     inputs = ctx.saved_tensors
     grads = torch.ops.skimba.selective_scan_backward(grad, *inputs, ctx.reverse)
-    return (*(None if x is None else g for x, g in zip(inputs[:-2], grads, strict=True)), None, None, None)
+    without = len(NO_GRADIENT)
+    given = zip(inputs[:-without], grads, strict=True)
+    return (*(None if x is None else g for x, g in given), *[None] * (without + 1))
 
 
 def _keep_conv(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

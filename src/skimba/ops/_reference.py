@@ -6,59 +6,51 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from skimba.ops.scan_inputs import ScanInputs
 from skimba.ops.source import check_source, mean_shown, show
 
 
-def selective_scan(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    gap: Tensor | None,
-    step: Tensor | None,
-    missing: Tensor | None,
-    order: Tensor | None,
-    reverse: bool,
-) -> Tensor:
+def selective_scan(s: ScanInputs, reverse: bool) -> Tensor:
     """See :func:`skimba.selective_scan`. One step after the other, in float32 (float64 for such inputs)."""
-    if order is not None:
-        index = order.long().expand(u.shape[:2])[..., None].expand_as(u)  # (b l e)
-        if not torch.equal(index[..., 0].sort(1).values, torch.arange(u.shape[1], device=u.device).expand(u.shape[:2])):
-            raise ValueError("order must hold each token once")
-        z = None if z is None else z.gather(1, index)
-        u = u.gather(1, index)
-        y = selective_scan(u, delta, A, B, C, D, z, delta_bias, gap, step, missing, None, reverse)
-        return torch.zeros_like(y).scatter(1, index, y)
-    dtype = torch.promote_types(u.dtype, torch.float32)
-    x, dt, B, C = (t.to(dtype) for t in (u, delta, B, C))
-    if delta_bias is not None:
-        dt = dt + delta_bias
-    dt = F.softplus(dt)  # (b l e)
+    if s.order is not None:
+        return _ordered_scan(s, s.order, reverse)
+    dtype = torch.promote_types(s.u.dtype, torch.float32)
+    u, delta, B, C = (x.to(dtype) for x in (s.u, s.delta, s.B, s.C))
+    if s.delta_bias is not None:
+        delta = delta + s.delta_bias
+    dt = F.softplus(delta)  # (b l e)
     before = dt.roll(-1 if reverse else 1, dims=1)  # the first step's is arbitrary: its state is zero
-    if step is not None:
-        dt = dt * step[..., None]
+    if s.step is not None:
+        dt = dt * s.step[..., None]
     time = dt
-    if missing is not None:
-        time = time + missing.detach()[..., None] * before
-    if gap is not None:
-        time = time + (gap[..., None] if gap.dim() == 2 else gap)
-    inputs = dt * x
-    h = x.new_zeros(x.shape[0], x.shape[2], A.shape[1])  # (b e n)
+    if s.missing is not None:
+        time = time + s.missing.detach()[..., None] * before
+    if s.gap is not None:
+        time = time + (s.gap[..., None] if s.gap.dim() == 2 else s.gap)
+    inputs = dt * u
+    h = u.new_zeros(u.shape[0], u.shape[2], s.A.shape[1])  # (b e n)
     ys: list[Tensor] = []
-    steps = range(x.shape[1])
+    steps = range(u.shape[1])
     for t in reversed(steps) if reverse else steps:
-        h = torch.exp(time[:, t, :, None] * A) * h + inputs[:, t, :, None] * B[:, t, None]
+        h = torch.exp(time[:, t, :, None] * s.A) * h + inputs[:, t, :, None] * B[:, t, None]
         ys.append((h * C[:, t, None]).sum(-1))
     y = torch.stack(ys[::-1] if reverse else ys, dim=1)
-    if D is not None:
-        y = y + D * x
-    if z is not None:
-        y = y * F.silu(z.to(dtype))
-    return y.to(u.dtype)
+    if s.D is not None:
+        y = y + s.D * u
+    if s.z is not None:
+        y = y * F.silu(s.z.to(dtype))
+    return y.to(s.u.dtype)
+
+
+def _ordered_scan(s: ScanInputs, order: Tensor, reverse: bool) -> Tensor:
+    batch, length = s.u.shape[:2]
+    index = order.long().expand(batch, length)
+    if not torch.equal(index.sort(1).values, torch.arange(length, device=index.device).expand(batch, length)):
+        raise ValueError("order must hold each token once")
+    rows = index[..., None].expand_as(s.u)  # (b l e)
+    z = None if s.z is None else s.z.gather(1, rows)
+    y = selective_scan(s._replace(u=s.u.gather(1, rows), z=z, order=None), reverse)
+    return torch.zeros_like(y).scatter(1, rows, y)
 
 
 def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor, source: Tensor | None, reverse: bool) -> Tensor:

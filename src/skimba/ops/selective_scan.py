@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from skimba.ops import _library, _reference
-from skimba.ops._checks import Backend, check, check_data, check_nonnegative, choose
+from skimba.ops._checks import Backend, choose
+from skimba.ops.scan_inputs import ScanInputs, check_scan
 
 
 def selective_scan(
@@ -68,81 +70,25 @@ def selective_scan(
     Source: Gu & Dao, "Mamba" (arXiv 2312.00752), Algorithm 2, B by Euler's rule as in the official kernels; ``gap`` is
     the alignment of Zhan et al. (arXiv 2409.18962), with the exponents of a run of missing tokens added up.
     """
-    _check(u, delta, A, B, C, D, z, delta_bias, gap, step, missing, order)
-    return BACKENDS[choose(backend, u)](u, delta, A, B, C, D, z, delta_bias, gap, step, missing, order, reverse)
+    inputs = ScanInputs(u, delta, A, B, C, D, z, delta_bias, gap, step, missing, order)
+    check_scan(inputs)
+    return BACKENDS[choose(backend, u)](inputs, reverse)
 
 
-def _check(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    gap: Tensor | None,
-    step: Tensor | None,
-    missing: Tensor | None,
-    order: Tensor | None,
-) -> None:
-    check_data("u", u, "b l e")
-    batch, length, channels = data = tuple(u.shape)
-    if A.dim() != 2 or A.shape[1] == 0:
-        raise ValueError(f"A must have shape (e n) with n >= 1, got {tuple(A.shape)}")
-    states = A.shape[1]
-    check("delta", delta, (data,), u)
-    check("A", A, ((channels, states),), u)
-    check("B", B, ((batch, length, states),), u)
-    check("C", C, ((batch, length, states),), u)
-    if D is not None:
-        check("D", D, ((channels,),), u)
-    if z is not None:
-        check("z", z, (data,), u)
-    if delta_bias is not None:
-        check("delta_bias", delta_bias, ((channels,),), u)
-    if gap is not None:
-        check("gap", gap, ((batch, length), data), u)
-        check_nonnegative("gap", gap)
-    for name, per_token in (("step", step), ("missing", missing)):
-        if per_token is not None:
-            check(name, per_token, ((batch, length),), u)
-            check_nonnegative(name, per_token)
-    if order is not None:
-        if tuple(order.shape) not in ((length,), (batch, length)):
-            raise ValueError(f"order must have shape {(length,)} or {(batch, length)}, got {tuple(order.shape)}")
-        if order.dtype != torch.int32 or order.device != u.device:
-            raise TypeError(f"order must be int32 on {u.device}, got {order.dtype} on {order.device}")
-
-
-def _float(x: Tensor | None) -> Tensor | None:
+def _float(x: Tensor | None) -> Any:
     return x if x is None or x.dtype == torch.float32 else x.float()
 
 
-def _native(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    gap: Tensor | None,
-    step: Tensor | None,
-    missing: Tensor | None,
-    order: Tensor | None,
-    reverse: bool,
-) -> Tensor:
+def _native(s: ScanInputs, reverse: bool) -> Tensor:
     """Brings the dtypes to what the kernel takes: one for the data (float32 if mixed), float32 for all else."""
-    dtype = u.dtype
-    if any(x is not None and x.dtype != dtype for x in (delta, B, C, z)):
-        u, delta, B, C = u.float(), delta.float(), B.float(), C.float()
-        z = _float(z)
-    A, D, delta_bias, gap = A.float(), _float(D), _float(delta_bias), _float(gap)
-    step, missing = _float(step), _float(None if missing is None else missing.detach())
-    scan = torch.ops.skimba.selective_scan
-    return _library.call(scan, u, delta, A, B, C, D, z, delta_bias, gap, step, missing, order, reverse).to(dtype)
+    dtype = s.u.dtype
+    if any(x is not None and x.dtype != dtype for x in (s.delta, s.B, s.C, s.z)):
+        s = s._replace(u=_float(s.u), delta=_float(s.delta), B=_float(s.B), C=_float(s.C), z=_float(s.z))
+    s = s._replace(A=_float(s.A), D=_float(s.D), delta_bias=_float(s.delta_bias))
+    s = s._replace(
+        gap=_float(s.gap), step=_float(s.step), missing=_float(None if s.missing is None else s.missing.detach())
+    )
+    return _library.call(torch.ops.skimba.selective_scan, *s, reverse).to(dtype)
 
 
-BACKENDS: dict[str, Callable[..., Tensor]] = {"reference": _reference.selective_scan, "cpu": _native}
+BACKENDS: dict[str, Callable[[ScanInputs, bool], Tensor]] = {"reference": _reference.selective_scan, "cpu": _native}
