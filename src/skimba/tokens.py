@@ -272,7 +272,7 @@ class Tokens:
         reduced = self.keep(kept, heir, alignment)
 
         def mean(x: Tensor) -> Tensor:
-            return group_sum(x * weight[..., None].to(x.dtype), heir, kept.shape[1])
+            return group_sum(x * weight[..., None], heir, kept.shape[1]).to(x.dtype)
 
         return replace(reduced, x=mean(self.x), residual=None if self.residual is None else mean(self.residual))
 
