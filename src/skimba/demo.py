@@ -24,7 +24,7 @@ BATCH = 100
 CONDENSED = {"preset": "top", "align": "none"}
 METHODS: dict[str, dict[str, str]] = {
     "condensed": CONDENSED,
-    "top (the paper's)": {"preset": "top"},
+    "top (paper)": {"preset": "top"},
     "hold (ours)": {"preset": "hold"},
 }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -185,13 +184,8 @@ def _last_accuracy(folder: Path) -> float:
 
 def _write_atomically(path: Path, write: Callable[[str], object]) -> None:
     """Write a file so that after a crash at any moment either the old or the new content is there, whole."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    try:
-        os.close(handle)
-        write(temporary)
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    partial = path.with_name(path.name + ".partial")  # of one name, so that kills leave no litter
+    write(str(partial))
+    with open(partial, "rb") as written:
+        os.fsync(written.fileno())
+    os.replace(partial, path)
