@@ -46,4 +46,5 @@ def test_the_demo_measures_every_variant(monkeypatch, capsys, tmp_path):
     expected |= {(m, method, share) for m in demo.MODELS for method in demo.METHODS for share in demo.SHARES}
     assert {(row["model"], row["method"], row["keep"]) for row in found["rows"]} == expected
     assert all(row["time_ms"] > 0 and row["exact_gflops"] > 0 for row in found["rows"])
-    assert Image.open(tmp_path / "demo.png").format == "PNG"
+    with Image.open(tmp_path / "demo.png") as picture:
+        assert picture.format == "PNG"

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from skimba.pruning import trace
 from skimba.tokens import Tokens
 
-FADED = 0.15  # brightness of a removed token
+FADED = 0.2  # share of its brightness that a removed token keeps
+REMOVED = (0.10, 0.22, 0.45)  # what it is tinted with, red, green and blue
 
 
 def kept_mask(tokens: Tokens) -> Tensor:
@@ -45,8 +46,9 @@ def draw_stages(models: dict[str, nn.Module], images: Tensor, pictures: Tensor, 
             for axis, tokens in zip(row, found, strict=False):
                 mask = kept_mask(tokens)[i].float()[None, None]
                 mask = torch.nn.functional.interpolate(mask, pictures.shape[-2:])[0, 0]
-                shown = pictures[i] * (FADED + (1 - FADED) * mask)
-                axis.imshow(shown.movedim(0, -1).squeeze(-1).cpu().numpy(), cmap="gray", vmin=0, vmax=1)
+                tinted = FADED * pictures[i] + (1 - FADED) * torch.tensor(REMOVED)[:, None, None]
+                shown = torch.where(mask > 0, pictures[i].expand_as(tinted), tinted)  # (3 height width)
+                axis.imshow(shown.movedim(0, -1).cpu().numpy(), vmin=0, vmax=1)
                 if i == 0:
                     axis.set_title(f"{title}\n{tokens.layout.image_count} tokens", fontsize=7)
     figure.savefig(path, dpi=110)
