@@ -20,7 +20,7 @@ def with_gradients(inputs, parts=(True, True), **options):
     g = torch.Generator().manual_seed(1)
     loss = sum((t * torch.randn(t.shape, generator=g)).sum() for t, part in zip(found, parts, strict=True) if part)
     grads = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True, materialize_grads=True)
-    return [*(t.detach() for t in found), *grads]
+    return [t.detach() for t in (*found, *grads)]
 
 
 @needs_native
