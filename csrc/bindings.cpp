@@ -5,6 +5,10 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -177,6 +181,15 @@ void norm_backward(const Normed& sizes, uintptr_t total, uintptr_t weight, uintp
                    workspace(k->norm_backward_workspace(args)));
 }
 
+// Without this, glibc returns large freed blocks to the system and maps them anew, page by page, at every layer.
+bool keep_freed_memory() {
+#if defined(__GLIBC__)
+  return mallopt(M_MMAP_THRESHOLD, 32 << 20) && mallopt(M_TRIM_THRESHOLD, INT32_MAX) && mallopt(M_TOP_PAD, 64 << 20);
+#else
+  return false;
+#endif
+}
+
 // Whether all of rows of floats are >= 0: one pass, and NaN fails.
 bool nonnegative(uintptr_t address, int64_t b, int64_t l, int64_t width, int64_t batch, int64_t token) {
   const float* p = pointer<float>(address);
@@ -209,6 +222,7 @@ NB_MODULE(_native, m) {
   m.def("conv_backward", &conv_backward, Release());
   m.def("norm", &norm, Release());
   m.def("norm_backward", &norm_backward, Release());
+  m.def("keep_freed_memory", &keep_freed_memory);
   m.def("nonnegative", &nonnegative, Release());
   m.def("map", &map, Release());
 }

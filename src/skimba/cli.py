@@ -30,6 +30,7 @@ from skimba.doctor import examine
 from skimba.evaluate import accuracy, predict
 from skimba.flops import count_flops
 from skimba.models import create_model
+from skimba.ops import native
 from skimba.pruning import prune
 from skimba.train import CHECKPOINT, Recipe, train
 
@@ -304,6 +305,7 @@ def _bar(description: str, total: int) -> Iterator[Callable[[T], T]]:
 
 def main() -> None:
     """Run the command line."""
+    native.keep_freed_memory()
     try:
         app()
     except (ValueError, TypeError, OSError, RuntimeError) as error:

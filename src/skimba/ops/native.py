@@ -35,6 +35,18 @@ def has_openmp() -> bool:
     return _native is not None and bool(_native.openmp)
 
 
+def keep_freed_memory() -> bool:
+    """Let the process keep the memory of freed tensors for the next ones, instead of returning it to the system.
+
+    A model's forward is then up to a third faster, and the process stays as large as its peak. This changes the allocator of
+    the whole process, so a program decides it, not the library; the ``skimba`` command does.
+
+    Returns:
+        Whether it could be done: False without glibc or without native kernels.
+    """
+    return _native is not None and bool(_native.keep_freed_memory())
+
+
 @contextmanager
 def use(variant: str) -> Iterator[None]:
     """Run the kernels of another instruction set, one of :func:`variants`, in the whole process. For tests.
