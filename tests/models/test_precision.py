@@ -6,6 +6,8 @@ import pytest
 import torch
 
 import skimba
+from skimba.data import embedded_test_images
+from skimba.ops import default_backend, native
 
 PRUNED = {"dense": None, "top": "top", "hold": "hold"}
 
@@ -26,6 +28,20 @@ def test_a_bfloat16_model_agrees_with_float32(model, images, preset):
     assert got.dtype == torch.bfloat16
     # A choice of tokens may tip over at a rounding, which changes an image's logits more than rounding itself does.
     assert relative_error(got, expected) < (0.02 if preset is None else 0.2)
+
+
+@pytest.mark.skipif(native.UNAVAILABLE is not None, reason="no native kernels")
+@pytest.mark.parametrize("name", ["vim_micro", "plain_mamba_micro"])
+def test_the_kernels_bfloat16_error_is_that_of_torchs_operators(name):
+    model = skimba.create_model(name, pretrained=True).eval()
+    images = embedded_test_images()[:16].normalised()
+    narrow = copy.deepcopy(model).bfloat16()
+    with torch.no_grad():
+        expected = model(images)
+        error = relative_error(narrow(images.bfloat16()), expected)
+        with default_backend("reference"):
+            torchs = relative_error(narrow(images.bfloat16()), expected)
+    assert error < 1.25 * torchs
 
 
 @pytest.mark.parametrize("preset", PRUNED.values(), ids=PRUNED)
