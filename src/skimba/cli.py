@@ -15,7 +15,6 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
-from torch import nn
 
 from skimba import bench as benchmark
 from skimba import demo as demo_runs
@@ -29,7 +28,7 @@ from skimba.data import (
 from skimba.doctor import examine
 from skimba.evaluate import accuracy, predict
 from skimba.flops import count_flops
-from skimba.models import create_model
+from skimba.models import TokenModel, create_model
 from skimba.ops import native
 from skimba.pruning import prune
 from skimba.train import CHECKPOINT, Recipe, train
@@ -251,7 +250,7 @@ def _demo_table(name: str, rows: list[demo_runs.Row], images: int) -> Table:
     return table
 
 
-def _pruned(model: nn.Module, preset: str | None, keep: str | None) -> nn.Module:
+def _pruned(model: TokenModel, preset: str | None, keep: str | None) -> TokenModel:
     if preset is None and keep is None:
         return model
     return prune(model, preset, keep=None if keep is None else parse_keep(keep))
@@ -266,12 +265,11 @@ def parse_keep(text: str) -> dict[int, float]:
         raise ValueError(f"--keep takes BLOCK:SHARE pairs such as 5:0.8,10:0.8, got {text!r}") from None
 
 
-def _test_images(data: Path | None, model: nn.Module) -> LabelledImages | ImageFolder:
+def _test_images(data: Path | None, model: TokenModel) -> LabelledImages | ImageFolder:
     if data is None:
         return embedded_test_images()
     if data.is_dir() and any(path.is_dir() for path in data.iterdir()):
-        size: tuple[int, int] = model.img_size  # type: ignore[assignment]
-        return ImageFolder(data, size[0])
+        return ImageFolder(data, model.img_size[0])
     return load_fashion_mnist(data, "test")
 
 

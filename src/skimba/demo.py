@@ -8,12 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from skimba.data import LabelledImages
 from skimba.evaluate import accuracy
 from skimba.flops import count_flops
-from skimba.models import create_model
+from skimba.models import TokenModel, create_model
 from skimba.pruning import prune
 
 MODELS = ("vim_micro", "plain_mamba_micro")
@@ -52,9 +51,9 @@ class Row:
     speedup: float
 
 
-def variants(model: nn.Module) -> dict[tuple[str, float], nn.Module]:
+def variants(model: TokenModel) -> dict[tuple[str, float], TokenModel]:
     """The dense model and its pruned forms, by method and share."""
-    found: dict[tuple[str, float], nn.Module] = {("dense", 1.0): model}
+    found: dict[tuple[str, float], TokenModel] = {("dense", 1.0): model}
     for share in SHARES:
         for method, settings in METHODS.items():
             found[method, share] = prune(model, keep=dict.fromkeys(STAGES, share), **settings)  # type: ignore[arg-type]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from skimba.layers.mamba import PlainMambaMixer, VimMixer
+from skimba.models import Reducer, TokenModel
 from skimba.pruning.pruner import with_reducer
 from skimba.tokens import Layout, Tokens
 
@@ -42,7 +43,7 @@ class FlopCount:
 
 
 def count_flops(
-    model: nn.Module, img_size: int | tuple[int, int] | None = None, convention: str = "published"
+    model: TokenModel, img_size: int | tuple[int, int] | None = None, convention: str = "published"
 ) -> FlopCount:
     """Count a model's multiply-adds for one image, dense or pruned, by running it on tensors without data.
 
@@ -57,7 +58,7 @@ def count_flops(
     if convention not in CONVENTIONS:
         raise ValueError(f"unknown convention {convention!r}; known: {', '.join(CONVENTIONS)}")
     exact = convention == "exact"
-    size: Any = model.img_size if img_size is None else img_size
+    size = model.img_size if img_size is None else img_size
     height, width = (size, size) if isinstance(size, int) else size
     twin = _without_data(model)
     counts: dict[str, int] = {}
@@ -69,15 +70,14 @@ def count_flops(
         if not isinstance(module, nn.Linear | nn.Conv2d):
             inside += (name + ".",)
         module.register_forward_hook(_counter(counts, name, formula, exact))
-    reducer, channels = twin.reducer, int(twin.in_chans)  # type: ignore[arg-type]
-    if reducer is not None:
-        twin = with_reducer(twin, _CountingReducer(reducer, counts, exact))
+    if twin.reducer is not None:
+        twin = with_reducer(twin, _CountingReducer(twin.reducer, counts, exact))
     with torch.no_grad():
-        twin(torch.empty((1, channels, height, width), dtype=next(twin.parameters()).dtype, device="meta"))
+        twin(torch.empty((1, twin.in_chans, height, width), dtype=next(twin.parameters()).dtype, device="meta"))
     return FlopCount(convention, counts)
 
 
-def _without_data(model: nn.Module) -> nn.Module:
+def _without_data(model: TokenModel) -> TokenModel:
     """A copy in evaluation mode whose tensors have shapes and no data."""
     memo: dict[int, Any] = {id(p): nn.Parameter(p.to("meta"), requires_grad=False) for p in model.parameters()}
     memo |= {id(b): b.to("meta") for b in model.buffers()}
@@ -94,7 +94,7 @@ def _counter(counts: dict[str, int], name: str, formula: Formula, exact: bool) -
 class _CountingReducer:
     """A model's own reducer, its matrix products counted where the convention is exact."""
 
-    def __init__(self, reducer: Any, counts: dict[str, int], exact: bool) -> None:
+    def __init__(self, reducer: Reducer, counts: dict[str, int], exact: bool) -> None:
         self.reducer, self.counts, self.exact = reducer, counts, exact
 
     def reads_scan(self, block: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -24,7 +25,7 @@ def kept_mask(tokens: Tokens) -> Tensor:
     return full.unflatten(1, tokens.grid)
 
 
-def draw_stages(models: dict[str, nn.Module], images: Tensor, pictures: Tensor, path: str | Path) -> None:
+def draw_stages(models: Mapping[str, nn.Module], images: Tensor, pictures: Tensor, path: str | Path) -> None:
     """Write a picture: for each pruned model and each image the tokens that are left after each stage.
 
     Args:

@@ -17,6 +17,7 @@ from huggingface_hub.constants import ENDPOINT
 from torch import Tensor, nn
 
 from skimba.models._checkpoint import load_checkpoint
+from skimba.models._token_model import TokenModel
 
 HUB_TIMEOUT_S = 5.0
 
@@ -86,7 +87,7 @@ def build(cls: type[Model], source: Source, pretrained: bool, sizes: dict[str, A
     return model
 
 
-def create_model(name: str, pretrained: bool = False, checkpoint: str | Path | None = None, **sizes: Any) -> nn.Module:
+def create_model(name: str, pretrained: bool = False, checkpoint: str | Path | None = None, **sizes: Any) -> TokenModel:
     """A model by name.
 
     Args:
@@ -105,7 +106,7 @@ def create_model(name: str, pretrained: bool = False, checkpoint: str | Path | N
         raise ValueError(f"unknown model {name!r}; known: {', '.join(list_models())}")
     if pretrained and checkpoint is not None:
         raise ValueError("give pretrained=True or checkpoint=PATH, not both")
-    model: nn.Module = timm.models.model_entrypoint(name)(pretrained=pretrained, **sizes)
+    model: TokenModel = timm.models.model_entrypoint(name)(pretrained=pretrained, **sizes)
     if checkpoint is not None:
         load_checkpoint(model, checkpoint, reset_head="num_classes" in sizes)
     return model

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from skimba.layers.alignment import align_grid, pool
 from skimba.layers.mamba import PlainMambaMixer
 from skimba.layers.patch_embed import ConvStem, fit_positions
-from skimba.models._blocks import Reducer, run_blocks
 from skimba.models._factory import HubFile, Source, build, check_images, linear_drop_path
+from skimba.models._token_model import TokenModel
 from skimba.tokens import Layout, Tokens
 
 __all__ = ["PlainMamba", "PlainMambaBlock"]
@@ -65,7 +65,7 @@ class _Head(nn.Module):
         self.fc = nn.Linear(embed_dim, num_classes)
 
 
-class PlainMamba(nn.Module):
+class PlainMamba(TokenModel):
     """PlainMamba: no class token, the head reads the mean over all tokens.
 
     Args:
@@ -94,19 +94,16 @@ class PlainMamba(nn.Module):
         num_classes: int = 1000,
         drop_path_rate: float = 0.0,
     ) -> None:
-        super().__init__()
-        self.img_size = (img_size, img_size) if isinstance(img_size, int) else img_size
-        self.in_chans, self.num_classes, self.num_features = in_chans, num_classes, embed_dim
+        super().__init__(img_size, in_chans, embed_dim, num_classes)
         stem = ConvStem(patch_size, in_chans, embed_dim, stem_convs)
         self.grid = stem.grid(*self.img_size)
         rates = linear_drop_path(drop_path_rate, depth)
         blocks = [PlainMambaBlock(embed_dim, rate, i in dwconv_blocks) for i, rate in enumerate(rates)]
         self.backbone = _Backbone(stem, self.grid[0] * self.grid[1], embed_dim, blocks)
         self.head = _Head(embed_dim, num_classes)
-        self.reducer: Reducer | None = None
 
     @property
-    def layers(self) -> nn.ModuleList:
+    def layers(self) -> nn.ModuleList:  # type: ignore[override]
         """The blocks."""
         return self.backbone.layers
 
@@ -123,17 +120,9 @@ class PlainMamba(nn.Module):
         x = patches.flatten(1, 2) + fit_positions(self.backbone.pos_embed, self.grid, grid, has_class=False)
         return Tokens(x, Layout(grid, device=x.device))
 
-    def forward_features(self, images: Tensor) -> Tokens:
-        """The tokens after the last block, before the final norm."""
-        return run_blocks(self.layers, self.embed(images), self.reducer)
-
     def forward_head(self, tokens: Tokens) -> Tensor:
         """Logits ``(b num_classes)`` from the mean over all positions."""
         return self.head.fc(pool(tokens.layout, self.backbone.ln1(tokens.x)))
-
-    def forward(self, images: Tensor) -> Tensor:
-        """``(b c height width)`` -> logits ``(b num_classes)``."""
-        return self.forward_head(self.forward_features(images))
 
 
 _HUB = "ChenhongyiYang/PlainMamba"

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from skimba.layers.mamba import VimMixer
 from skimba.layers.patch_embed import PatchEmbed, fit_positions, insert_middle
-from skimba.models._blocks import Reducer, run_blocks
 from skimba.models._factory import HubFile, Source, build, check_images, linear_drop_path
+from skimba.models._token_model import TokenModel
 from skimba.ops import add_rms_norm
 from skimba.tokens import Layout, Tokens
 
@@ -36,7 +36,7 @@ class VimBlock(nn.Module):
         return Tokens(mixed, tokens.layout, residual, scan)
 
 
-class VisionMamba(nn.Module):
+class VisionMamba(TokenModel):
     """Vim with a class token in the middle of the sequence, which the head reads.
 
     Args:
@@ -63,9 +63,7 @@ class VisionMamba(nn.Module):
         num_classes: int = 1000,
         drop_path_rate: float = 0.0,
     ) -> None:
-        super().__init__()
-        self.img_size = (img_size, img_size) if isinstance(img_size, int) else img_size
-        self.in_chans, self.num_classes, self.num_features = in_chans, num_classes, embed_dim
+        super().__init__(img_size, in_chans, embed_dim, num_classes)
         self.patch_embed = PatchEmbed(patch_size, stride or patch_size, in_chans, embed_dim)
         self.grid = self.patch_embed.grid(*self.img_size)
         self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim))
@@ -73,7 +71,6 @@ class VisionMamba(nn.Module):
         self.layers = nn.ModuleList(VimBlock(embed_dim, rate) for rate in linear_drop_path(drop_path_rate, depth))
         self.norm_f = nn.RMSNorm(embed_dim, eps=NORM_EPS)
         self.head = nn.Linear(embed_dim, num_classes)
-        self.reducer: Reducer | None = None
         self._init_weights(depth)
 
     def _init_weights(self, depth: int) -> None:
@@ -102,19 +99,11 @@ class VisionMamba(nn.Module):
         x = x + fit_positions(self.pos_embed, self.grid, grid, has_class=True)
         return Tokens(x, Layout(grid, class_position=grid[0] * grid[1] // 2, device=x.device))
 
-    def forward_features(self, images: Tensor) -> Tokens:
-        """The tokens after the last block, before the final norm."""
-        return run_blocks(self.layers, self.embed(images), self.reducer)
-
     def forward_head(self, tokens: Tokens) -> Tensor:
         """Logits ``(b num_classes)`` from the class token."""
         rank, image = tokens.layout.class_rank, torch.arange(len(tokens.x), device=tokens.x.device)
         stream = tokens.stream[image, rank]  # (b d)
         return self.head(self.norm_f(stream.to(self.norm_f.weight.dtype)).to(self.head.weight.dtype))
-
-    def forward(self, images: Tensor) -> Tensor:
-        """``(b c height width)`` -> logits ``(b num_classes)``."""
-        return self.forward_head(self.forward_features(images))
 
 
 _HUB = "hustvl/Vim-{}-midclstok"

@@ -1,0 +1,64 @@
+"""What every model is: image -> tokens -> blocks, with one reducer between them -> head."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from skimba.tokens import Tokens
+
+
+class Reducer(Protocol):
+    """What a model calls after each block, if it was given one. The model knows nothing else of it."""
+
+    def reads_scan(self, block: int) -> bool:
+        """Whether the reducer wants ``tokens.scan`` of that block (1-based)."""
+
+    def __call__(self, tokens: Tokens, block: int) -> Tokens:
+        """The tokens that go on to the next block."""
+
+
+class TokenModel(nn.Module):
+    """The way of an image through a model.
+
+    A model defines ``embed`` (images to tokens), ``layers`` (the blocks), ``forward_head`` (tokens to logits) and the ``grid``
+    that its positions are for.
+
+    Args:
+        img_size: side of the (square) images in pixels, or ``(height, width)``.
+        in_chans: image channels.
+        embed_dim: model width.
+        num_classes: size of the head.
+    """
+
+    class_token_count: int
+    layers: nn.ModuleList
+    grid: tuple[int, int]
+
+    def __init__(self, img_size: int | tuple[int, int], in_chans: int, embed_dim: int, num_classes: int) -> None:
+        super().__init__()
+        self.img_size = (img_size, img_size) if isinstance(img_size, int) else img_size
+        self.in_chans, self.num_classes, self.num_features = in_chans, num_classes, embed_dim
+        self.reducer: Reducer | None = None
+
+    def embed(self, images: Tensor) -> Tokens:
+        """``(b c height width)`` -> all tokens."""
+        raise NotImplementedError
+
+    def forward_head(self, tokens: Tokens) -> Tensor:
+        """Logits ``(b num_classes)`` of the tokens after the last block."""
+        raise NotImplementedError
+
+    def forward_features(self, images: Tensor) -> Tokens:
+        """The tokens after the last block, before the final norm."""
+        tokens, reducer = self.embed(images), self.reducer
+        for number, block in enumerate(self.layers, start=1):
+            tokens = block(tokens, record=reducer is not None and reducer.reads_scan(number))
+            if reducer is not None:
+                tokens = reducer(tokens, number)
+        return tokens
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``(b c height width)`` -> logits ``(b num_classes)``."""
+        return self.forward_head(self.forward_features(images))
