@@ -591,7 +591,7 @@ ConvMemory conv_memory(const ConvArgs& a, Arena& arena, int64_t thread, bool bac
     m.sample_weight = arena.take<float>(a.b * a.e * taps);
     m.sample_bias = arena.take<float>(a.b * a.e);
   }
-  m.share = arena.take<float>(a.source ? a.b * a.tokens : 0);
+  m.share = arena.take<float>(a.source ? a.b * (a.tokens + 1) : 0);
   for (int64_t i = 0; i <= thread; ++i) {
     m.image = arena.take<float>(padded);
     m.weight = arena.take<float>(taps * W);
@@ -620,25 +620,36 @@ template <class T> void copy_padded(const ConvArgs& a, int64_t b, int64_t channe
               load(static_cast<const T*>(a.x) + b * a.x_batch + from + channel, count));
 }
 
-// One result of the grid: to its place, or to the sum of the token that is shown there.
-template <class T> inline void deliver(const ConvArgs& a, const ConvMemory& m, T* to, int64_t b, int64_t i, int64_t j, vf x, int count) {
+// One result of the grid: to its place, or to that of the token that is shown there, or to that token's sum.
+template <class T>
+inline void deliver(const ConvArgs& a, const ConvMemory& m, T* to, int64_t b, int64_t i, int64_t j, vf x, int count, bool sum) {
   if (!a.source) return store(to + ((b * a.h + i) * a.w + j) * a.e, x, count);
-  float* total = m.sums + source_at(a, b, i, j) * W;
+  int64_t token = source_at(a, b, i, j);
+  if (!sum) return store(to + (b * a.tokens + token) * a.e, x, count);
+  float* total = m.sums + token * W;
   store(total, load(total) + x);
 }
 inline bool shown(const ConvArgs& a, int64_t b, int64_t i, int64_t j) { return !a.source || source_at(a, b, i, j) >= 0; }
 
-// For every token of image b, 1 / the number of positions that show it.
+// What is known of image b's tokens: for each 1 / the number of positions that show it, then whether all are shown just once.
+inline float* shares(const ConvArgs& a, const ConvMemory& m, int64_t b) { return m.share + b * (a.tokens + 1); }
+inline bool summed(const ConvArgs& a, const ConvMemory& m, int64_t b) { return a.source && shares(a, m, b)[a.tokens] == 0; }
+
 void find_shares(const ConvArgs& a, int64_t b, float* share) {
   clear(share, a.tokens);
   for (int64_t p = 0; p < a.h * a.w; ++p)
     if (int64_t token = a.source[b * a.h * a.w + p]; token >= 0) share[token] += 1;
-  for (int64_t k = 0; k < a.tokens; ++k) share[k] = share[k] > 0 ? 1 / share[k] : 0;
+  bool once = true;
+  for (int64_t k = 0; k < a.tokens; ++k) {
+    once &= share[k] == 1;
+    share[k] = share[k] > 0 ? 1 / share[k] : 0;
+  }
+  share[a.tokens] = once;
 }
 
 template <class T> void write_sums(const ConvArgs& a, const ConvMemory& m, const float* factor, T* to, int64_t b, int count) {
   for (int64_t k = 0; k < a.tokens; ++k)
-    store(to + (b * a.tokens + k) * a.e, load(m.sums + k * W) * (factor ? factor[b * a.tokens + k] : 1.0f), count);
+    store(to + (b * a.tokens + k) * a.e, load(m.sums + k * W) * (factor ? factor[k] : 1.0f), count);
 }
 
 void pack_weight(const ConvArgs& a, int64_t channel, int count, float* out) {
@@ -697,7 +708,7 @@ template <class T> void conv_typed(const ConvArgs& a, char* workspace) {
     ConvMemory m = conv_memory(a, arena, omp_get_thread_num(), false);
     if (a.source) {
 #pragma omp for schedule(static)
-      for (int64_t b = 0; b < a.b; ++b) find_shares(a, b, m.share + b * a.tokens);
+      for (int64_t b = 0; b < a.b; ++b) find_shares(a, b, shares(a, m, b));
     }
 #pragma omp for schedule(static)
     for (int64_t task = 0; task < a.b * vectors; ++task) {
@@ -706,11 +717,12 @@ template <class T> void conv_typed(const ConvArgs& a, char* workspace) {
       copy_padded<T>(a, b, channel, count, m.image);
       pack_weight(a, channel, count, m.weight);
       T* to = static_cast<T*>(a.y) + channel;
-      if (a.source) clear(m.sums, a.tokens * W);
+      bool sum = summed(a, m, b);
+      if (sum) clear(m.sums, a.tokens * W);
       convolve(a, m.image, m.weight, load(a.bias + channel, count), [&](int64_t i, int64_t j, vf x) {
-        if (shown(a, b, i, j)) deliver(a, m, to, b, i, j, silu(x), count);
+        if (shown(a, b, i, j)) deliver(a, m, to, b, i, j, silu(x), count, sum);
       });
-      if (a.source) write_sums(a, m, m.share, to, b, count);
+      if (sum) write_sums(a, m, shares(a, m, b), to, b, count);
     }
   }
 }
@@ -757,7 +769,7 @@ void conv_channels_backward(const ConvArgs& a, const ConvGrads& g, const ConvMem
     if (!shown(a, b, i, j)) return;
     int64_t token = a.source ? source_at(a, b, i, j) : 0, from = a.source ? token * g.col : i * g.row + j * g.col;
     vf grad = load(static_cast<const T*>(g.grad) + b * g.batch + from + channel, count);
-    if (a.source) grad *= m.share[b * a.tokens + token];
+    if (a.source) grad *= shares(a, m, b)[token];
     grad *= silu_slope(x, sigmoid(x));
     to_bias += grad;
     store(inner + (i * width + j) * W, grad);
@@ -770,11 +782,12 @@ void conv_channels_backward(const ConvArgs& a, const ConvGrads& g, const ConvMem
     store(m.weight + (taps - 1 - i) * W, first);
   }
   T* to = static_cast<T*>(g.x) + channel;
-  if (a.source) clear(m.sums, a.tokens * W);
+  bool sum = summed(a, m, b);
+  if (sum) clear(m.sums, a.tokens * W);
   convolve(a, m.grad, m.weight, vf{}, [&](int64_t i, int64_t j, vf x) {
-    if (shown(a, b, i, j)) deliver(a, m, to, b, i, j, x, count);
+    if (shown(a, b, i, j)) deliver(a, m, to, b, i, j, x, count, sum);
   });
-  if (a.source) write_sums(a, m, nullptr, to, b, count);
+  if (sum) write_sums(a, m, nullptr, to, b, count);
 }
 
 template <class T> void conv_backward_typed(const ConvArgs& a, const ConvGrads& g, char* workspace) {
@@ -785,7 +798,7 @@ template <class T> void conv_backward_typed(const ConvArgs& a, const ConvGrads& 
     ConvMemory m = conv_memory(a, arena, omp_get_thread_num(), true);
     if (a.source) {
 #pragma omp for schedule(static)
-      for (int64_t b = 0; b < a.b; ++b) find_shares(a, b, m.share + b * a.tokens);
+      for (int64_t b = 0; b < a.b; ++b) find_shares(a, b, shares(a, m, b));
     }
 #pragma omp for schedule(static)
     for (int64_t task = 0; task < a.b * vectors; ++task)

@@ -69,6 +69,18 @@ def test_depthwise_conv2d_of_shown_tokens_matches(grid, length, channels, taps, 
 
 
 @needs_native
+@pytest.mark.parametrize("variant", native.variants())
+@pytest.mark.parametrize("reverse", [False, True])
+def test_tokens_that_are_shown_once_among_zeros_match(reverse, variant):
+    source = torch.full((2, 63), -1, dtype=torch.int32)
+    for image in (0, 1):
+        positions = torch.randperm(63, generator=torch.Generator().manual_seed(image))[:30].sort().values
+        source[image, positions] = torch.arange(30, dtype=torch.int32)
+    with native.use(variant):
+        assert_matches(causal_conv1d, conv_inputs(2, 30, 24, taps=(4,)), reverse=reverse, source=source)
+
+
+@needs_native
 def test_a_source_that_shows_every_token_in_its_place_changes_nothing():
     inputs = conv_inputs(2, 12, 20, taps=(4,))
     source = torch.arange(12, dtype=torch.int32).expand(2, -1)
