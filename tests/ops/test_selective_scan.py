@@ -212,3 +212,14 @@ def test_any_shape_and_stride(data):
     torch.set_num_threads(draw(st.integers(1, 3)))
     with native.use(draw(st.sampled_from(native.variants()))):
         assert_matches(inputs, reverse=draw(st.booleans()))
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_an_allocation_that_fails_raises(backend):
+    if backend == "cpu" and native.UNAVAILABLE is not None:
+        pytest.skip(native.UNAVAILABLE)
+    one = torch.zeros(1, 1, 1)
+    wide = one.expand(1, 2**20, 2**26)  # would be 256 TiB
+    states = one.expand(1, 2**20, 1)
+    with pytest.raises((MemoryError, RuntimeError), match=r"alloc|memory"):
+        selective_scan(wide, wide, torch.zeros(1, 1).expand(2**26, 1), states, states, backend=backend)
