@@ -102,8 +102,8 @@ class VimMixer(Mixer):
         )
         out = self.out_proj(sum_scans(ys, keep_parts=record))
         # The mean of the directions, on the narrower side of the projection.
-        # compat: Vim-B's present code lost this division to a misspelt keyword; its checkpoint was trained with it.
-        out = out.div_(2)
+        # compat: Vim-B's present code lost this halving to a misspelt keyword; its checkpoint was trained with it.
+        out = out.mul_(0.5)
         if not record:
             return out, None
         return out, ScanRecord(ys, deltas, (self.dt_proj.bias, self.dt_proj_b.bias))
