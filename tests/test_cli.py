@@ -29,6 +29,16 @@ def test_doctor_names_backend_and_versions(monkeypatch, capsys):
     assert {"python", "torch", "backend", "torch threads"} <= json.loads(capsys.readouterr().out).keys()
 
 
+def test_bench_times_every_size(monkeypatch, capsys):
+    options = ["--batch", "1", "--img-size", "28,32", "--rounds", "1", "--cases", "dense;hold", "--json"]
+    run(monkeypatch, "bench", "vim_micro", *options)
+    found = json.loads(capsys.readouterr().out)
+    assert [(t["img_size"], t["case"]) for t in found["timings"]] == [
+        (s, c) for s in (28, 32) for c in ("dense", "hold")
+    ]
+    assert "instruction set" in found["machine"] or "no cpu backend" in found["machine"]
+
+
 def test_doctor_says_why_there_are_no_kernels(monkeypatch, capsys):
     monkeypatch.setattr("skimba.ops.native.UNAVAILABLE", "no compiler was there")
     run(monkeypatch, "doctor")
@@ -75,6 +85,7 @@ def wrong_calls(folder):
     (folder / "images" / "cat" / "x.png").write_text("no image")
     write_fashion_mnist(folder)
     yield ["flops", "vim_huge"], "unknown model 'vim_huge'"
+    yield ["bench", "vim_micro", "--batch", "1,many"], "--batch takes whole numbers separated by commas, got '1,many'"
     yield ["flops", "vim_micro", "--prune", "best"], "unknown preset 'best'"
     yield ["flops", "vim_micro", "--keep", "1:2"], "(0, 1]"
     yield ["eval", "vim_micro", "--checkpoint", folder / "foreign.pth"], "foreign.pth"

@@ -167,16 +167,20 @@ def bench(
     ] = ";".join(("dense", *benchmark.PRUNED, *benchmark.FLOORS)),
     dtype: Annotated[str, typer.Option(help="fp32, bf16 or both, separated by commas.")] = "fp32",
     batch: Annotated[str, typer.Option(help="Images at a time, separated by commas.")] = "1,8",
-    img_size: Annotated[int | None, typer.Option(min=1, help="Side of the image in pixels.")] = None,
+    img_size: Annotated[
+        str | None,
+        typer.Option(help="Sides of the images in pixels, separated by commas; the model's own if left out."),
+    ] = None,
     rounds: Annotated[int, typer.Option(min=1)] = 10,
     json_output: Json = False,
 ) -> None:
     """Time models, dense and pruned, beside their floors. All cases take turns, so that ratios hold."""
     names = names or ["vim_small_patch16_224", "deit_small_patch16_224"]
-    dtypes, batches = dtype.split(","), [int(part) for part in batch.split(",")]
-    with _bar("timing", len(dtypes) * len(batches) * (rounds + 1)) as advance:
+    dtypes, batches = dtype.split(","), _whole_numbers("--batch", batch)
+    img_sizes: list[int | None] = [None] if img_size is None else [*_whole_numbers("--img-size", img_size)]
+    with _bar("timing", len(dtypes) * len(batches) * len(img_sizes) * (rounds + 1)) as advance:
         wanted = [case.strip() for case in cases.split(";")]
-        timings = benchmark.bench(names, wanted, dtypes, batches, [img_size], rounds, lambda: advance(None))
+        timings = benchmark.bench(names, wanted, dtypes, batches, img_sizes, rounds, lambda: advance(None))
     if json_output:
         _print_json({"machine": examine(), "timings": [asdict(timing) for timing in timings]})
         return
@@ -254,6 +258,13 @@ def _pruned(model: TokenModel, preset: str | None, keep: str | None) -> TokenMod
     if preset is None and keep is None:
         return model
     return prune(model, preset, keep=None if keep is None else parse_keep(keep))
+
+
+def _whole_numbers(option: str, text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"{option} takes whole numbers separated by commas, got {text!r}") from None
 
 
 def parse_keep(text: str) -> dict[int, float]:
