@@ -55,11 +55,12 @@ void use_variant(const std::string& name) {
 // Python threads that run kernels at once share the cores: each takes its part. Results do not depend on the number of threads.
 std::atomic<int> running{0};
 struct Turn {
-  int others_and_self;
-  Turn() : others_and_self(++running) {}
+  explicit Turn(int& threads) {
+    int part = threads / ++running;
+    threads = part > 1 ? part : 1;
+  }
   ~Turn() { --running; }
   Turn(const Turn&) = delete;
-  void share(int& threads) const { threads = threads / others_and_self > 1 ? threads / others_and_self : 1; }
 };
 
 struct Free { void operator()(char* p) const { ::operator delete(p, std::align_val_t(64)); } };
@@ -115,8 +116,7 @@ void scan(const Sizes& s, const Flags& f, const Operand& u, const Operand& delta
           uintptr_t delta_bias, const Order& order, uintptr_t y) {
   ScanArgs args = scan_args(s, f, u, delta, B, C, z, gap, step, missing, A, D, delta_bias, order);
   args.y = pointer<void>(y);
-  Turn turn;
-  turn.share(args.threads);
+  Turn turn(args.threads);
   const Kernels* k = in_use;
   k->scan(args, workspace(k->scan_workspace(args)));
 }
@@ -132,8 +132,7 @@ void scan_backward(const Sizes& s, const Flags& f, const Operand& u, const Opera
   ScanGrads grads = {rows(grad),        pointer<void>(gu),  pointer<void>(gdelta), pointer<void>(gB),
                      pointer<void>(gC), pointer<void>(gz),  pointer<float>(gA),    pointer<float>(gD),
                      pointer<float>(gbias), pointer<float>(ggap), pointer<float>(gstep)};
-  Turn turn;
-  turn.share(args.threads);
+  Turn turn(args.threads);
   const Kernels* k = in_use;
   k->scan_backward(args, grads, workspace(k->scan_backward_workspace(args)));
 }
@@ -161,8 +160,7 @@ void conv(const Grid& grid, const Taps& taps, bool bf16, int threads, const Imag
           uintptr_t bias, uintptr_t y) {
   ConvArgs args = conv_args(grid, taps, bf16, threads, x, shown, weight, bias);
   args.y = pointer<void>(y);
-  Turn turn;
-  turn.share(args.threads);
+  Turn turn(args.threads);
   const Kernels* k = in_use;
   k->conv(args, workspace(k->conv_workspace(args)));
 }
@@ -173,8 +171,7 @@ void conv_backward(const Grid& grid, const Taps& taps, bool bf16, int threads, c
   auto [data, batch, row, col] = grad;
   ConvGrads grads = {pointer<void>(data), batch, row, col, pointer<void>(gx), pointer<float>(gweight),
                      pointer<float>(gbias)};
-  Turn turn;
-  turn.share(args.threads);
+  Turn turn(args.threads);
   const Kernels* k = in_use;
   k->conv_backward(args, grads, workspace(k->conv_backward_workspace(args)));
 }
@@ -189,16 +186,14 @@ NormArgs norm_args(const Normed& sizes, uintptr_t x, uintptr_t residual, uintptr
 
 void norm(const Normed& sizes, uintptr_t x, uintptr_t residual, uintptr_t weight, uintptr_t y, uintptr_t total) {
   NormArgs args = norm_args(sizes, x, residual, weight, y, total);
-  Turn turn;
-  turn.share(args.threads);
+  Turn turn(args.threads);
   in_use.load()->norm(args);
 }
 
 void norm_backward(const Normed& sizes, uintptr_t total, uintptr_t weight, uintptr_t grad_y, uintptr_t grad_total,
                    uintptr_t gx, uintptr_t gweight) {
   NormArgs args = norm_args(sizes, 0, 0, weight, 0, total);
-  Turn turn;
-  turn.share(args.threads);
+  Turn turn(args.threads);
   const Kernels* k = in_use;
   k->norm_backward(args, {pointer<void>(grad_y), pointer<float>(grad_total), pointer<float>(gx), pointer<float>(gweight)},
                    workspace(k->norm_backward_workspace(args)));

@@ -65,6 +65,16 @@ def test_another_recipe_in_the_same_folder_is_refused(tmp_path):
         train(Recipe("vim_micro", epochs=2, batch_size=4), images, images, tmp_path)
 
 
+def test_a_foreign_checkpoint_in_the_folder_is_refused(tmp_path):
+    images = embedded_test_images()[:4]
+    (tmp_path / CHECKPOINT).write_bytes(b"no checkpoint")
+    with pytest.raises(ValueError, match=r"checkpoint\.pt"):
+        train(Recipe("vim_micro", epochs=1, batch_size=4), images, images, tmp_path)
+    torch.save({"model": {}}, tmp_path / CHECKPOINT)
+    with pytest.raises(ValueError, match="not a checkpoint of this trainer"):
+        train(Recipe("vim_micro", epochs=1, batch_size=4), images, images, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("settings", "says"),
     [

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from skimba.layers.alignment import conv_source
 from skimba.layers.mamba import PlainMambaMixer, VimMixer
 from skimba.models import Reducer, TokenModel
 from skimba.pruning.pruner import with_reducer
@@ -121,8 +122,7 @@ def _conv2d(module: nn.Conv2d, inputs: tuple[Any, ...], output: Tensor, exact: b
 
 def _conv_length(layout: Layout, exact: bool) -> int:
     """Positions that the mixer's convolution visits."""
-    aligned = layout.position is not None and layout.alignment.conv != "condensed"
-    return layout.full_length if exact and aligned else layout.length
+    return layout.full_length if exact and conv_source(layout) is not None else layout.length
 
 
 def _vim_mixer(module: VimMixer, inputs: tuple[Any, ...], output: Any, exact: bool) -> int:

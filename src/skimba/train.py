@@ -19,6 +19,7 @@ from torch import Tensor
 from skimba.data import LabelledImages
 from skimba.evaluate import accuracy, predict
 from skimba.models import create_model
+from skimba.models._checkpoint import read_plain_data
 
 CHECKPOINT, LOG, WEIGHTS = "checkpoint.pt", "log.jsonl", "weights.safetensors"
 STEPS_PER_CHECKPOINT = 200
@@ -157,7 +158,9 @@ def _resume(folder: Path, recipe: Recipe, model: torch.nn.Module, optimizer: tor
     if not path.exists():
         (folder / LOG).unlink(missing_ok=True)
         return 0
-    state = torch.load(path, weights_only=True)
+    state = read_plain_data(path)
+    if not isinstance(state, dict) or not {"model", "optimizer", "step", "recipe"} <= state.keys():
+        raise ValueError(f"{path} is not a checkpoint of this trainer; choose another folder")
     if state["recipe"] != asdict(recipe):
         there = state["recipe"]
         changed = [f"{k}: {there.get(k)} there, {v} asked for" for k, v in asdict(recipe).items() if there.get(k) != v]

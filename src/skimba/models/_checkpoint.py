@@ -43,22 +43,29 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         ValueError: the file is truncated, not a checkpoint, or a pickle that holds anything but tensors and plain data.
     """
     path = Path(path)
+    if path.suffix != ".safetensors":
+        return _weights_in(read_plain_data(path), path)
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint file at {path}")
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is not a complete .safetensors file: {error}") from error
+
+
+def read_plain_data(path: Path) -> Any:
+    """Tensors and plain data in a file of ``torch.save``; code in it is never run. Raises as :func:`read_state_dict`."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint file at {path}")
+    try:
         with torch.serialization.safe_globals(HARMLESS_TYPES), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # an odd pickle protocol: it is read, or refused below
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a complete .safetensors file: {error}") from error
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = next((line for line in str(error).splitlines() if "GLOBAL" in line or "class" in line), str(error))
         raise ValueError(f"{path} is no plain weights file, and code in it is never run: {reason.strip()}") from error
     except Exception as error:  # what a reader raises on arbitrary bytes is not bounded
         raise ValueError(f"{path} is truncated or not a checkpoint ({type(error).__name__}: {error})") from error
-    return _weights_in(content, path)
 
 
 def _weights_in(content: object, path: Path) -> dict[str, Tensor]:

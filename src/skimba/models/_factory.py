@@ -30,6 +30,8 @@ class HubFile:
     name: str
 
 
+# Sizes of the models in the package: 196 tokens of a 28-pixel image of Fashion-MNIST.
+MICRO = {"img_size": 28, "patch_size": 2, "in_chans": 1, "embed_dim": 64, "depth": 8, "num_classes": 10}
 Source = HubFile | str  # a hub file, or a file name under skimba/assets
 Model = TypeVar("Model", bound=nn.Module)
 

@@ -8,6 +8,9 @@ from torch import Tensor, nn
 
 from skimba.tokens import Tokens
 
+# Last parts of the names of parameters without weight decay: rates and skips of the recurrence, and what marks tokens.
+NOT_DECAYED = frozenset({"A_log", "A_b_log", "D", "D_b", "direction_Bs", "pos_embed", "cls_token"})
+
 
 class Reducer(Protocol):
     """What a model calls after each block, if it was given one. The model knows nothing else of it."""
@@ -49,6 +52,10 @@ class TokenModel(nn.Module):
     def forward_head(self, tokens: Tokens) -> Tensor:
         """Logits ``(b num_classes)`` of the tokens after the last block."""
         raise NotImplementedError
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that an optimiser should not decay."""
+        return {name for name, _ in self.named_parameters() if name.rsplit(".", 1)[-1] in NOT_DECAYED}
 
     def forward_features(self, images: Tensor) -> Tokens:
         """The tokens after the last block, before the final norm."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from skimba.layers.alignment import align_grid, pool
 from skimba.layers.mamba import PlainMambaMixer
 from skimba.layers.patch_embed import ConvStem, fit_positions
-from skimba.models._factory import HubFile, Source, build, check_images, linear_drop_path
+from skimba.models._factory import MICRO, HubFile, build, check_images, linear_drop_path
 from skimba.models._token_model import TokenModel
 from skimba.tokens import Layout, Tokens
 
@@ -107,11 +107,6 @@ class PlainMamba(TokenModel):
         """The blocks."""
         return self.backbone.layers
 
-    def no_weight_decay(self) -> set[str]:
-        """Names of the parameters that an optimiser should not decay."""
-        last = {"A_log", "D", "direction_Bs", "pos_embed"}
-        return {name for name, _ in self.named_parameters() if name.rsplit(".", 1)[-1] in last}
-
     def embed(self, images: Tensor) -> Tokens:
         """``(b c height width)`` -> all tokens, in raster order."""
         check_images(images, self.in_chans, self.backbone.patch_embed.patch_size)
@@ -150,16 +145,4 @@ def plain_mamba_l3(pretrained: bool = False, **sizes: Any) -> PlainMamba:
 @register_model
 def plain_mamba_micro(pretrained: bool = False, **sizes: Any) -> PlainMamba:
     """196 tokens of Fashion-MNIST (28 px, patch 2, one channel); weights come with the package."""
-    micro: Source = "plain_mamba_micro.safetensors"
-    return build(
-        PlainMamba,
-        micro,
-        pretrained,
-        sizes,
-        img_size=28,
-        patch_size=2,
-        in_chans=1,
-        embed_dim=64,
-        depth=8,
-        num_classes=10,
-    )
+    return build(PlainMamba, "plain_mamba_micro.safetensors", pretrained, sizes, **MICRO)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from skimba.layers.mamba import VimMixer
 from skimba.layers.patch_embed import PatchEmbed, fit_positions, insert_middle
-from skimba.models._factory import HubFile, Source, build, check_images, linear_drop_path
+from skimba.models._factory import MICRO, HubFile, build, check_images, linear_drop_path
 from skimba.models._token_model import TokenModel
 from skimba.ops import add_rms_norm
 from skimba.tokens import Layout, Tokens
@@ -83,13 +83,6 @@ class VisionMamba(TokenModel):
                 if name.endswith("out_proj.weight"):
                     parameter.div_(depth**0.5)
 
-    def no_weight_decay(self) -> set[str]:
-        """Names of the parameters that an optimiser should not decay."""
-        rates = {
-            name for name, _ in self.named_parameters() if name.rsplit(".", 1)[-1] in {"A_log", "A_b_log", "D", "D_b"}
-        }
-        return {"pos_embed", "cls_token"} | rates
-
     def embed(self, images: Tensor) -> Tokens:
         """``(b c height width)`` -> all tokens, the class token in the middle."""
         check_images(images, self.in_chans, self.patch_embed.patch_size)
@@ -147,16 +140,4 @@ def vim_small_patch16_stride8_224(pretrained: bool = False, **sizes: Any) -> Vis
 @register_model
 def vim_micro(pretrained: bool = False, **sizes: Any) -> VisionMamba:
     """196 tokens of Fashion-MNIST (28 px, patch 2, one channel); weights come with the package."""
-    micro: Source = "vim_micro.safetensors"
-    return build(
-        VisionMamba,
-        micro,
-        pretrained,
-        sizes,
-        img_size=28,
-        patch_size=2,
-        in_chans=1,
-        embed_dim=64,
-        depth=8,
-        num_classes=10,
-    )
+    return build(VisionMamba, "vim_micro.safetensors", pretrained, sizes, **MICRO)

@@ -19,12 +19,16 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _default: Backend = "auto"
 
 
+def _check_name(backend: str) -> None:
+    if backend not in ("auto", "reference", "cpu"):
+        raise ValueError(f"backend must be 'auto', 'reference' or 'cpu', got {backend!r}")
+
+
 @contextmanager
 def default_backend(backend: Backend) -> Iterator[None]:
     """Meanwhile, in the whole process, operators that are asked for ``auto`` run this backend: to compare whole models."""
     global _default
-    if backend not in ("auto", "reference", "cpu"):
-        raise ValueError(f"backend must be 'auto', 'reference' or 'cpu', got {backend!r}")
+    _check_name(backend)
     before, _default = _default, backend
     try:
         yield
@@ -34,12 +38,11 @@ def default_backend(backend: Backend) -> Iterator[None]:
 
 def choose(backend: str, x: Tensor) -> str:
     """The backend to run: only ``auto`` chooses, a named one that cannot run raises its reason."""
+    _check_name(backend)
     if backend == "auto":
         backend = _default
     if backend == "reference":
         return backend
-    if backend not in ("auto", "cpu"):
-        raise ValueError(f"backend must be 'auto', 'reference' or 'cpu', got {backend!r}")
     able = native.UNAVAILABLE is None and x.dtype in CPU_DTYPES and x.device.type == "cpu"
     if able or x.device.type == "meta":  # without data only shapes are asked for, which the operators know at once
         return "cpu"

@@ -106,15 +106,10 @@ def depthwise_conv_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     _alive, call = _conv_call(x, weight, bias, source, pad_top, pad_left)
     grad, image = _image(grad)
-    grads = conv_gradients(x, weight, bias)
+    gx, gweight, gbias = (torch.empty(t.shape, dtype=t.dtype) for t in (x, weight, bias))
+    grads = (gx, gweight, gbias)
     _native.conv_backward(*call, image, *(g.data_ptr() for g in grads))
     return grads
-
-
-def conv_gradients(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What :func:`depthwise_conv_backward` returns, not yet filled."""
-    gx, gweight, gbias = (torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (x, weight, bias))
-    return gx, gweight, gbias
 
 
 def add_rms_norm(x: Tensor, residual: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:

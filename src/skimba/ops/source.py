@@ -24,9 +24,8 @@ def show(x: Tensor, source: Tensor) -> Tensor:
 
 def mean_shown(full: Tensor, source: Tensor, length: int) -> Tensor:
     """For each token the mean of ``full (b L e)`` over the positions that show it: ``(b l e)``, zeros if none does."""
-    index = source.long().where(
-        source >= 0, length
-    )  # positions that show nothing go to one more token, left out at the end
+    # Positions that show nothing go to one more token, which is left out at the end.
+    index = source.long().where(source >= 0, length)
     total = full.new_zeros(full.shape[0], length + 1, full.shape[2])
     total = total.scatter_add(1, index[..., None].expand_as(full), full)
     count = full.new_zeros(full.shape[0], length + 1).scatter_add(1, index, torch.ones_like(full[..., 0]))

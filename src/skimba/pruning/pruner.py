@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
+from skimba.layers.alignment import CONVOLUTION, GAP_DELTA, SCAN_TIME
 from skimba.pruning.importance import IMPORTANCE, READS_NO_SCAN, Importance
 from skimba.pruning.presets import PRESETS, paper_schedule
 from skimba.pruning.reduction import OWNER, REDUCTION, Owner, Stage
@@ -122,15 +123,15 @@ def prune(
     """
     if not hasattr(model, "reducer"):
         raise TypeError(f"prune needs a skimba model, got {type(model).__name__}")
-    method = replace(entry(PRESETS, "hold" if preset is None else preset, "preset"))
     changes = {
         "reduction": reduction,
         "importance": importance,
         "align": align,
         "owner": owner,
         "align_conv": align_conv,
+        "gap_delta": gap_delta,
     }
-    changes["gap_delta"] = gap_delta
+    method = entry(PRESETS, "hold" if preset is None else preset, "preset")
     method = replace(method, **{name: value for name, value in changes.items() if value is not None})
     pruner = Pruner(
         keep=dict(paper_schedule(model) if keep is None else keep),
@@ -154,8 +155,6 @@ def with_reducer(model: Model, reducer: Callable[..., Tokens] | None) -> Model:
 
 
 def _alignment(align: Any, align_conv: bool | str, gap_delta: str) -> Alignment:
-    from skimba.layers.alignment import CONVOLUTION, GAP_DELTA, SCAN_TIME
-
     entry(SCAN_TIME, align, "align")
     conv: Any = align_conv
     if align_conv is True:
