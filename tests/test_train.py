@@ -58,6 +58,39 @@ def test_it_learns(tmp_path):
     assert sum(losses[-4:]) < 0.7 * sum(losses[:4])
 
 
+def test_a_pruned_model_is_fine_tuned_from_its_weights_with_the_dense_one_as_teacher(tmp_path):
+    images = embedded_test_images()[:64]
+    settings = {"prune": {"preset": "hold", "keep": {2: 0.5, 4: 0.5, 6: 0.5}}, "pretrained": True, "teacher": "dense"}
+    losses = {}
+    for distillation in (0.0, 100.0):
+        recipe = Recipe("vim_micro", epochs=1, batch_size=64, distillation=distillation, **settings)
+        seen = []
+        train(recipe, images, images, tmp_path / str(distillation), lambda p, seen=seen: seen.append(p.loss))
+        losses[distillation] = seen[0]
+    assert losses[0.0] < 2, "it starts from the packaged weights"
+    assert losses[100.0] > losses[0.0] + 1, "the pruned model differs from its teacher"
+
+
+def test_a_teacher_of_itself_adds_nothing_at_first(tmp_path):
+    images = embedded_test_images()[:16]
+    losses = []
+    for teacher in (None, "dense"):
+        recipe = Recipe("vim_micro", epochs=1, batch_size=16, pretrained=True, teacher=teacher)
+        train(recipe, images, images, tmp_path / str(teacher), lambda p: losses.append(p.loss))
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+def test_bfloat16_training_follows_float32(tmp_path):
+    images = embedded_test_images()[:16]
+    losses = {}
+    for dtype in ("fp32", "bf16"):
+        seen = losses[dtype] = []
+        recipe = Recipe("vim_micro", epochs=4, batch_size=16, dtype=dtype)
+        train(recipe, images, images, tmp_path / dtype, lambda p, seen=seen: seen.append(p.loss))
+    assert losses["bf16"] == pytest.approx(losses["fp32"], abs=0.05)
+    assert losses["bf16"] != losses["fp32"]
+
+
 def test_another_recipe_in_the_same_folder_is_refused(tmp_path):
     images = embedded_test_images()[:4]
     train(Recipe("vim_micro", epochs=1, batch_size=4), images, images, tmp_path)
@@ -82,6 +115,9 @@ def test_a_foreign_checkpoint_in_the_folder_is_refused(tmp_path):
         ({"learning_rate": -1.0}, "learning_rate must be above 0, got -1.0"),
         ({"warmup_share": 1.0}, r"warmup_share must be in \[0, 1\)"),
         ({"weight_decay": -0.1}, "must not be negative"),
+        ({"dtype": "fp8"}, "dtype must be one of fp32, bf16, got 'fp8'"),
+        ({"teacher": "big", "pretrained": True}, "teacher must be 'dense' or None, got 'big'"),
+        ({"teacher": "dense"}, "pretrained=True"),
     ],
 )
 def test_bad_recipes_are_refused(settings, says):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,19 +19,29 @@ from torch import Tensor
 
 from skimba.data import LabelledImages
 from skimba.evaluate import accuracy, predict
-from skimba.models import create_model
+from skimba.models import TokenModel, create_model
 from skimba.models._checkpoint import read_plain_data
+from skimba.pruning import prune, with_reducer
 
 CHECKPOINT, LOG, WEIGHTS = "checkpoint.pt", "log.jsonl", "weights.safetensors"
 STEPS_PER_CHECKPOINT = 200
 EVALUATION_BATCH = 100
 SHIFT = 1  # largest random shift of a training image, in pixels
 MAX_GRAD_NORM = 1.0
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that decides what comes out of a training, besides the images."""
+    """All that decides what comes out of a training, besides the images.
+
+    Attributes:
+        pretrained: start from the model's own weights.
+        prune: arguments of :func:`skimba.prune`, for instance ``{"preset": "hold"}``: tokens are removed in training too.
+        teacher: ``"dense"``: the unpruned model as it was at the start also teaches, by the Kullback-Leibler divergence
+            of its answers times ``distillation`` (R-MeeTo, arXiv 2412.12496).
+        dtype: ``"fp32"``, or ``"bf16"`` for autocast to bfloat16.
+    """
 
     model: str
     epochs: int = 5
@@ -40,16 +51,28 @@ class Recipe:
     warmup_share: float = 0.05
     label_smoothing: float = 0.05
     seed: int = 0
+    pretrained: bool = False
+    prune: Mapping[str, Any] | None = None
+    teacher: str | None = None
+    distillation: float = 0.5
+    dtype: str = "fp32"
 
     def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
+        if self.teacher not in (None, "dense"):
+            raise ValueError(f"teacher must be 'dense' or None, got {self.teacher!r}")
+        if self.teacher is not None and not self.pretrained:
+            raise ValueError("a dense teacher needs a model that starts from its own weights: pretrained=True")
         for name in ("epochs", "batch_size", "learning_rate"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
         for name in ("warmup_share", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
-        if self.weight_decay < 0:
-            raise ValueError(f"weight_decay must not be negative, got {self.weight_decay}")
+        for name in ("weight_decay", "distillation"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -68,7 +91,7 @@ def train(
     folder: str | Path,
     on_step: Callable[[Progress], None] | None = None,
 ) -> float:
-    """Fit a model from scratch, or go on where an interrupted training in the same folder stopped.
+    """Fit a model, or go on where an interrupted training in the same folder stopped.
 
     Writes ``checkpoint.pt`` (atomically, every STEPS_PER_CHECKPOINT steps and after each epoch), ``log.jsonl`` (a line after each
     epoch) and at the end ``weights.safetensors``, all in ``folder``. The last step's weights are taken: the test images
@@ -88,7 +111,7 @@ def train(
     steps = steps_per_epoch * recipe.epochs
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        model = create_model(recipe.model, in_chans=train_set.pixels.shape[1], num_classes=len(train_set.classes))
+        model, teacher = _student_and_teacher(recipe, train_set)
         optimizer = create_optimizer_v2(model, "adamw", lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
         schedule = CosineLRScheduler(
             optimizer, steps, warmup_t=int(recipe.warmup_share * steps), warmup_prefix=False, t_in_epochs=False
@@ -99,7 +122,11 @@ def train(
             torch.manual_seed(_step_seed(recipe.seed, step))  # augmentation and drop path depend on the step alone
             schedule.step_update(step)
             inputs = replace(batch, pixels=augment(batch.pixels)).normalised()
-            loss = F.cross_entropy(model(inputs), batch.labels, label_smoothing=recipe.label_smoothing)
+            with torch.autocast("cpu", DTYPES[recipe.dtype], enabled=recipe.dtype != "fp32"):
+                logits = model(inputs).float()
+            loss = F.cross_entropy(logits, batch.labels, label_smoothing=recipe.label_smoothing)
+            if teacher is not None:
+                loss = loss + recipe.distillation * _divergence(logits, teacher, inputs)
             if not torch.isfinite(loss):
                 raise ValueError(f"loss {loss.item()} at step {step}: lower learning_rate (now {recipe.learning_rate})")
             optimizer.zero_grad(set_to_none=True)
@@ -119,6 +146,24 @@ def train(
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     _write_atomically(folder / WEIGHTS, lambda path: save_file(weights, path))
     return _last_accuracy(folder)
+
+
+def _student_and_teacher(recipe: Recipe, images: LabelledImages) -> tuple[TokenModel, TokenModel | None]:
+    """The model to fit, pruned if the recipe says so, and the dense one that teaches it, if any."""
+    sizes: dict[str, Any] = (
+        {} if recipe.pretrained else {"in_chans": images.pixels.shape[1], "num_classes": len(images.classes)}
+    )
+    dense = create_model(recipe.model, pretrained=recipe.pretrained, **sizes)
+    student = dense if recipe.prune is None else prune(dense, **recipe.prune)
+    teacher = None if recipe.teacher is None else copy.deepcopy(with_reducer(dense, None)).eval().requires_grad_(False)
+    return student, teacher
+
+
+def _divergence(logits: Tensor, teacher: TokenModel, inputs: Tensor) -> Tensor:
+    """``KL(student || teacher)``, mean over the batch: R-MeeTo's direction."""
+    with torch.no_grad():
+        wanted = teacher(inputs).log_softmax(-1)
+    return F.kl_div(wanted, logits.log_softmax(-1), reduction="batchmean", log_target=True)
 
 
 def augment(pixels: Tensor) -> Tensor:

@@ -30,8 +30,9 @@ class HubFile:
     name: str
 
 
-# Sizes of the models in the package: 196 tokens of a 28-pixel image of Fashion-MNIST.
+# Sizes of the models in the package: 196 tokens of a 28-pixel image of Fashion-MNIST, or of a 56-pixel fashion scene.
 MICRO = {"img_size": 28, "patch_size": 2, "in_chans": 1, "embed_dim": 64, "depth": 8, "num_classes": 10}
+MICRO_SCENES = {**MICRO, "img_size": 56, "patch_size": 4, "in_chans": 3}
 Source = HubFile | str  # a hub file, or a file name under skimba/assets
 Model = TypeVar("Model", bound=nn.Module)
 
