@@ -18,8 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from skimba.layers.alignment import conv_source
 from skimba.layers.mamba import PlainMambaMixer, VimMixer
-from skimba.models import Reducer, TokenModel
-from skimba.pruning.pruner import with_reducer
+from skimba.models import Reducer, TokenModel, with_reducer
 from skimba.tokens import Layout, Tokens
 
 SCAN_COST = 9  # multiply-adds per token, channel and state, as all papers of the field count it

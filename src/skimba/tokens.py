@@ -92,7 +92,8 @@ class Layout:
     Attributes:
         grid: ``(h, w)`` of the image positions.
         class_position: position of the class token in the full sequence; None if the model has none.
-        position: ``(b l)`` int64, ascending: the position of each token in the full sequence; None while dense.
+        position: ``(b l)`` int64: the position of each token in the full sequence, ascending unless :meth:`Tokens.rearrange`
+            changed it; None while dense.
         owner: ``(b L)`` int64: the token (0 … l-1) that owns each position; None if positions have no owner.
         alignment: what layers do about the positions that are gone.
         device: where scan orders are wanted.
@@ -150,7 +151,7 @@ class Layout:
         """Place of the class token in the present sequence: ``(b)`` int64, one number while dense, or None."""
         if self.class_position is None or self.position is None:
             return self.class_position
-        return (self.position < self.class_position).sum(1)
+        return (self.position == self.class_position).byte().argmax(1)
 
     @cached_property
     def line_orders(self) -> tuple[ScanOrder, ScanOrder]:
@@ -260,21 +261,35 @@ class Tokens:
         residual = None if self.residual is None else take(self.residual, kept)
         return Tokens(take(self.x, kept), layout, residual)
 
-    def merge(self, kept: Tensor, heir: Tensor, alignment: Alignment) -> Tokens:
-        """As :meth:`keep`, but each kept token becomes the mean of all that it inherits, weighted by the positions owned
-        (both streams alike)."""
+    def merge(self, kept: Tensor, heir: Tensor, alignment: Alignment, worth: Tensor | None = None) -> Tokens:
+        """As :meth:`keep`, but each kept token becomes the mean of all that it inherits, weighted by the positions owned.
+
+        Both streams are averaged alike, unless ``worth (b l)`` is given: a further weight of every token, in ``x`` only.
+        """
         batch, length = self.x.shape[:2]
         size = self.layout.size
         if size is None:
             size = torch.ones(batch, length, device=self.x.device)
-        total = group_sum(size, heir, kept.shape[1])
-        weight = size / take(total, heir)  # (b l)
         reduced = self.keep(kept, heir, alignment)
 
-        def mean(x: Tensor) -> Tensor:
-            return group_sum(x * weight[..., None], heir, kept.shape[1]).to(x.dtype)
+        def mean(x: Tensor, weight: Tensor) -> Tensor:
+            share = weight / take(group_sum(weight, heir, kept.shape[1]), heir)  # (b l)
+            return group_sum(x * share[..., None], heir, kept.shape[1]).to(x.dtype)
 
-        return replace(reduced, x=mean(self.x), residual=None if self.residual is None else mean(self.residual))
+        residual = None if self.residual is None else mean(self.residual, size)
+        return replace(reduced, x=mean(self.x, size if worth is None else size * worth), residual=residual)
+
+    def rearrange(self, slots: Tensor, index: Tensor) -> Tokens:
+        """Put token ``index[i, j]`` of image ``i`` into place ``slots[i, j]``; tokens not named stay.
+
+        Args:
+            slots, index: ``(b m)`` int64, the same places in two orders.
+        """
+        order = torch.arange(self.x.shape[1], device=index.device).expand(len(index), -1).scatter(1, slots, index)
+        owner = None if self.owner is None else take(order.argsort(dim=1), self.owner)
+        layout = replace(self.layout, position=take(self.position, order), owner=owner)
+        residual = None if self.residual is None else take(self.residual, order)
+        return Tokens(take(self.x, order), layout, residual)
 
     def scatter(self, x: Tensor | None = None) -> Tensor:
         """Back to the full grid: every image position shows the token that owns it, or zeros if none does.

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from skimba.data import LabelledImages
 from skimba.evaluate import accuracy, predict
-from skimba.models import TokenModel, create_model
+from skimba.models import TokenModel, create_model, with_reducer
 from skimba.models._checkpoint import read_plain_data
-from skimba.pruning import prune, with_reducer
+from skimba.pruning import prune
 
 CHECKPOINT, LOG, WEIGHTS = "checkpoint.pt", "log.jsonl", "weights.safetensors"
 STEPS_PER_CHECKPOINT = 200

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import Tensor
 
+from skimba.models import TokenModel
 from skimba.pruning import trace
 from skimba.tokens import Tokens
 
@@ -25,7 +26,7 @@ def kept_mask(tokens: Tokens) -> Tensor:
     return full.unflatten(1, tokens.grid)
 
 
-def draw_stages(models: Mapping[str, nn.Module], images: Tensor, pictures: Tensor, path: str | Path) -> None:
+def draw_stages(models: Mapping[str, TokenModel], images: Tensor, pictures: Tensor, path: str | Path) -> None:
     """Write a picture: for each pruned model and each image the tokens that are left after each stage.
 
     Args:

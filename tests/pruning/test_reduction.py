@@ -1,5 +1,7 @@
 """The reductions against loops, and against the faults of the released code of the paper."""
 
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,8 +9,20 @@ import torch.nn.functional as F
 import skimba
 from skimba.pruning import trace
 from skimba.pruning.importance import IMPORTANCE
-from skimba.pruning.reduction import Stage, bipartite, drop, merge, most_similar, nearest
-from skimba.tokens import Alignment, Layout, ScanRecord, Tokens
+from skimba.pruning.likeness import LIKENESS, local_window
+from skimba.pruning.reduction import (
+    Stage,
+    bipartite,
+    bipartite_by_side,
+    drop,
+    drop_by_score,
+    hybrid,
+    merge,
+    most_similar,
+    nearest,
+)
+from skimba.pruning.selection import SELECTION
+from skimba.tokens import Alignment, Layout, ScanRecord, Tokens, take
 from tests.conftest import TINY, randomise
 
 HOLD = Alignment("hold", "held")
@@ -150,6 +164,103 @@ def test_bipartite_matching_by_loop(class_position):
             members = again.owner[image] == rank
             assert members[position]
             torch.testing.assert_close(again.x[image, rank], tokens.x[image, members].mean(0))
+
+
+def test_wards_criterion_by_loop():
+    tokens = bipartite(some_tokens(), stage(8))
+    a, b = torch.tensor([[0, 1]] * 3), torch.tensor([[2, 3, 7]] * 3)
+    got = LIKENESS["ward"](tokens, a, b)
+    sizes = [[(tokens.owner[image] == rank).sum().item() for rank in range(9)] for image in range(3)]
+    assert max(map(max, sizes)) > 1
+    for image, i, j in itertools.product(range(3), range(2), range(3)):
+        one, other = a[image, i], b[image, j]
+        s, t = sizes[image][one], sizes[image][other]
+        cosine = F.cosine_similarity(tokens.stream[image, one], tokens.stream[image, other], dim=0)
+        assert got[image, i, j].item() == pytest.approx(-(1 - cosine.item()) * s * t / (s + t), abs=1e-6)
+
+
+def test_local_likeness_prefers_the_same_window_of_the_grid():
+    tokens = some_tokens_on((8, 8))
+    window = local_window(tokens)
+    assert window[0].reshape(8, 8)[3:5, 3:5].unique().numel() == 4
+    image = torch.arange(64).expand(3, -1)
+    got = LIKENESS["local"](tokens, image, image)
+    same = window[:, :, None] == window[:, None]
+    assert got[same].min() >= -1 - 1e-6
+    assert got[~same].max() <= -1 + 1e-6
+
+
+def some_tokens_on(grid):
+    generator = torch.Generator().manual_seed(3)
+    return Tokens(torch.randn(3, grid[0] * grid[1], 5, generator=generator), Layout(grid))
+
+
+def test_the_class_token_is_in_no_local_window():
+    window = local_window(some_tokens(class_position=6, image_tokens=12))
+    assert (window == -1).nonzero()[:, 1].tolist() == [6, 6, 6]
+    assert window[0].tolist() == [0] * 6 + [-1] + [0] * 6
+
+
+@pytest.mark.parametrize("name", ["segments", "windows"])
+def test_selections_by_loop(name):
+    tokens = some_tokens_on((8, 8))
+    image = torch.arange(64).expand(3, -1)
+    score = torch.rand(3, 64, generator=torch.Generator().manual_seed(5))
+    chosen = SELECTION[name](score, 24, tokens, image)
+    groups = {
+        "segments": [[t for t in range(64) if t * 24 // 64 == s] for s in range(24)],
+        "windows": [[r * 8 + c for r in range(y, y + 4) for c in range(x, x + 4)] for y in (0, 4) for x in (0, 4)],
+    }[name]
+    for i in range(3):
+        quota = 24 // len(groups)
+        expected = [t for g in groups for t in sorted(g, key=lambda t, i=i: -score[i, t])[:quota]]
+        assert sorted(chosen[i].tolist()) == sorted(expected)
+
+
+def test_the_hybrid_reduction_by_loop():
+    tokens = some_tokens()
+    reduced = hybrid(tokens, stage(6, alignment=Alignment()))
+    for image in range(3):
+        kept = reduced.position[image].tolist()
+        cosine = F.cosine_similarity(tokens.stream[image, :, None], tokens.stream[image, None], dim=-1)
+        candidates = [k for k in kept if k != CLASS]
+        heir = {g: max(candidates, key=lambda k, g=g: cosine[g, k]) for g in range(13) if g not in kept}
+        by_likeness = sorted(heir, key=lambda g: cosine[g, heir[g]])
+        merged = by_likeness[len(heir) // 2 :]
+        for rank, k in enumerate(kept):
+            both = [k, *(g for g in heir if heir[g] == k)]
+            values = [k, *(g for g in merged if heir[g] == k)]
+            torch.testing.assert_close(reduced.residual[image, rank], tokens.residual[image, both].mean(0))
+            torch.testing.assert_close(reduced.x[image, rank], tokens.x[image, values].mean(0))
+
+
+def test_disorderly_reductions_keep_the_same_tokens_in_another_order():
+    tokens = some_tokens()
+    plain = stage(8, alignment=Alignment())
+    for disorderly, orderly in ((drop_by_score, drop), (bipartite_by_side, bipartite)):
+        mixed, sorted_ = disorderly(tokens, plain), orderly(tokens, plain)
+        order = mixed.position.argsort(dim=1)
+        assert not torch.equal(mixed.position, sorted_.position)
+        assert torch.equal(take(mixed.position, order), sorted_.position)
+        assert torch.equal(take(mixed.x, order), sorted_.x)
+        assert torch.equal(take(mixed.residual, order), sorted_.residual)
+        assert mixed.layout.class_rank.tolist() == sorted_.layout.class_rank.tolist()
+        if sorted_.owner is not None:
+            assert torch.equal(take(mixed.position, mixed.owner), take(sorted_.position, sorted_.owner))
+
+
+def test_score_order_is_best_first():
+    tokens = some_tokens(None)
+    reduced = drop_by_score(tokens, stage(6, alignment=Alignment()))
+    score = take(IMPORTANCE["clip"](tokens, 6, 0), reduced.position)
+    assert (score.diff(dim=1) <= 0).all()
+
+
+def test_tomes_order_is_even_then_odd():
+    reduced = bipartite_by_side(some_tokens(None), stage(8, alignment=Alignment()))
+    parity = reduced.position % 2
+    assert (parity.diff(dim=1) >= 0).all()
+    assert parity.sum(1).tolist() == [6, 6, 6]
 
 
 def test_equal_tokens_merge_at_no_change_of_their_value():

@@ -33,7 +33,7 @@ PHOTOGRAPHS = (
 )
 PART = {"train": (0.0, 0.7), "test": (0.7, 1.0)}  # of each photograph's width
 ZOOM = (1.0, 2.0)  # a background shows that many photograph pixels for each of its own
-SIDE = (0.3, 0.6)  # of an item, in sides of the scene
+SIDE = (0.4, 0.7)  # of an item, in sides of the scene
 OPAQUE = 64  # an item's pixels of this value and above hide the background; darker ones in proportion
 LEAST_TINT = 0.5
 MOST_OVERLAP = 0.3  # of an item's box with another's

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import copy
+from typing import Protocol, TypeVar
 
 from torch import Tensor, nn
 
@@ -69,3 +70,15 @@ class TokenModel(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """``(b c height width)`` -> logits ``(b num_classes)``."""
         return self.forward_head(self.forward_features(images))
+
+
+Model = TypeVar("Model", bound=TokenModel)
+
+
+def with_reducer(model: Model, reducer: Reducer | None) -> Model:
+    """A shallow copy of the model, with the same parameters and another reducer."""
+    twin = copy.copy(model)
+    for table in ("_parameters", "_buffers", "_modules"):  # the copy's own tables, holding the same tensors and modules
+        setattr(twin, table, dict(getattr(model, table)))
+    twin.reducer = reducer
+    return twin

@@ -1,15 +1,23 @@
 """Which tokens go, what becomes of them, and after which blocks."""
 
 from skimba.pruning.importance import IMPORTANCE
-from skimba.pruning.presets import PRESETS, Method, paper_schedule
-from skimba.pruning.pruner import Pruner, prune, stage_count, trace, with_reducer
-from skimba.pruning.reduction import OWNER, REDUCTION, Stage
+from skimba.pruning.likeness import LIKENESS
+from skimba.pruning.presets import PRESETS, Method
+from skimba.pruning.pruner import Pruner, prune, trace
+from skimba.pruning.reduction import DISORDERS, OWNER, PAIRS, REDUCTION, Stage
+from skimba.pruning.schedule import STAGES, paper_schedule, stage_count
+from skimba.pruning.selection import SELECTION
 
 __all__ = [
+    "DISORDERS",
     "IMPORTANCE",
+    "LIKENESS",
     "OWNER",
+    "PAIRS",
     "PRESETS",
     "REDUCTION",
+    "SELECTION",
+    "STAGES",
     "Method",
     "Pruner",
     "Stage",
@@ -17,5 +25,4 @@ __all__ = [
     "prune",
     "stage_count",
     "trace",
-    "with_reducer",
 ]

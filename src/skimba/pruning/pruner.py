@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import copy
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
 from skimba.layers.alignment import CONVOLUTION, GAP_DELTA, SCAN_TIME
+from skimba.models import TokenModel, with_reducer
+from skimba.pruning.calibration import calibrate, keep_for_flops, keep_for_speedup
 from skimba.pruning.importance import IMPORTANCE, READS_NO_SCAN, Importance
-from skimba.pruning.presets import PRESETS, paper_schedule
-from skimba.pruning.reduction import OWNER, REDUCTION, Owner, Stage
+from skimba.pruning.likeness import LIKENESS, Likeness
+from skimba.pruning.presets import PRESETS, Method
+from skimba.pruning.reduction import DISORDERS, OWNER, PAIRS, REDUCTION, Owner, Stage
+from skimba.pruning.schedule import STAGES, Keep, paper_schedule, stage_count
+from skimba.pruning.selection import SELECTION, Selection
 from skimba.tokens import Alignment, Tokens
 
-Model = TypeVar("Model", bound=nn.Module)
+Model = TypeVar("Model", bound=TokenModel)
 ALIGN_CONV = {"none": "condensed", "decay": "zeros", "hold": "held"}  # the convolution that goes with each alignment
-
-
-def stage_count(present: int, share: float, has_class: bool) -> int:
-    """Image tokens that stay of ``present``: ``ceil(share · present)``; with a middle class token the largest even number not
-    above it (the published token counts of Vim: 196 → 156 → 124 → 100), but at least one pair.
-    """
-    if share == 1:
-        return present
-    count = math.ceil(share * present - 1e-9)  # 0.55 · 100 must not become 56
-    if has_class:
-        count = max(count // 2 * 2, min(2, present))
-    return count
+LEAST_SHARE = 0.05  # that a target may ask a stage to keep
+TIMED_BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -38,38 +33,57 @@ class Pruner:
 
     Attributes:
         keep: after that many blocks (1-based), the share (0, 1] of the image tokens that stays.
-        reduction, importance, owner: keys of ``REDUCTION``, ``IMPORTANCE``, ``OWNER``, or functions like those in them.
-        alignment: what the layers do about missing positions.
+        method: how they are chosen, removed and made up for.
         seed: for random importance.
     """
 
     keep: Mapping[int, float]
-    reduction: str | Callable[[Tokens, Stage], Tokens] = "bipartite"
-    importance: str | Importance = "clip"
-    owner: str | Owner = "similar"
-    alignment: Alignment = field(default_factory=Alignment)
+    method: Method = PRESETS["hold"]
     seed: int = 0
+
+    @cached_property
+    def alignment(self) -> Alignment:
+        """What the layers do about missing positions."""
+        conv: Any = self.method.align_conv
+        if conv is True:
+            conv = ALIGN_CONV.get(self.method.align, "held")  # type: ignore[arg-type]
+        elif conv is False:
+            conv = "condensed"
+        return Alignment(self.method.align, conv, self.method.gap_delta)
+
+    def settings(self) -> dict[str, Any]:
+        """The arguments of :func:`prune` that make this pruner again, as plain data for JSON or TOML (block numbers as text).
+
+        Raises:
+            ValueError: a part of the method is a function of one's own.
+        """
+        found = asdict(self.method)
+        if own := [name for name, value in found.items() if callable(value)]:
+            raise ValueError(f"only named parts can be written down, got a function as {', '.join(own)}")
+        return {"keep": {str(block): share for block, share in self.keep.items()}, **found, "seed": self.seed}
 
     def reads_scan(self, block: int) -> bool:
         """Only a stage that scores its tokens needs what the block's scans computed."""
-        scores = self.reduction != "bipartite" and self.importance not in READS_NO_SCAN
+        scores = self.method.reduction not in PAIRS and self.method.importance not in READS_NO_SCAN
         return scores and self.keep.get(block, 1.0) < 1
 
     def __call__(self, tokens: Tokens, block: int) -> Tokens:
         share = self.keep.get(block)
         if share is None:
             return tokens
-        layout = tokens.layout
+        layout, method = tokens.layout, self.method
         count = stage_count(layout.image_count, share, layout.class_position is not None)
         if count >= layout.image_count:
             return tokens
-        importance = entry(IMPORTANCE, self.importance, "importance")
-
-        def score(tokens: Tokens) -> Tensor:
-            return importance(tokens, count, self.seed + block)
-
-        stage = Stage(count, self.alignment, score, entry(OWNER, self.owner, "owner"))
-        return entry(REDUCTION, self.reduction, "reduction")(tokens, stage)
+        stage = Stage(
+            count=count,
+            alignment=self.alignment,
+            score=partial(entry(IMPORTANCE, method.importance, "importance"), count=count, seed=self.seed + block),
+            owner=entry(OWNER, method.owner, "owner"),
+            selection=entry(SELECTION, method.selection, "selection"),
+            likeness=entry(LIKENESS, method.likeness, "likeness"),
+        )
+        return entry(REDUCTION, method.reduction, "reduction")(tokens, stage)
 
 
 def entry(table: Mapping[str, Any], key: Any, what: str) -> Any:
@@ -89,119 +103,167 @@ def prune(
     model: Model,
     preset: str | None = None,
     *,
-    keep: Mapping[int, float] | None = None,
+    keep: Mapping[int, float] | Mapping[str, float] | None = None,
+    target_flops: float | None = None,
+    target_speedup: float | None = None,
+    images: Tensor | None = None,
     reduction: str | Callable[[Tokens, Stage], Tokens] | None = None,
     importance: str | Importance | None = None,
-    align: str | Callable[..., Any] | None = None,
+    selection: str | Selection | None = None,
     owner: str | Owner | None = None,
+    likeness: str | Likeness | None = None,
+    align: str | Callable[..., Any] | None = None,
     align_conv: bool | str | None = None,
     gap_delta: str | None = None,
+    stages: str | tuple[int, ...] | None = None,
     seed: int = 0,
 ) -> Model:
     """The same model, sharing its weights, with tokens removed between its blocks. The model given stays dense.
 
+    How many tokens go, and where, is said by one of ``keep``, ``target_flops`` and ``target_speedup``; by the paper's schedule
+    for the model (:func:`~skimba.pruning.paper_schedule`) if none is given. ``model.reducer.keep`` of the result shows it.
+
     Args:
         model: a :class:`~skimba.models.VisionMamba` or :class:`~skimba.models.PlainMamba`, pruned before or not.
-        preset: ``"hold"`` (the default, ours: bipartite merging, hold alignment) or ``"top"`` (the paper: clipped score,
-            dropped tokens, decay alignment). Arguments that are given override it.
-        keep: ``{blocks: share}``: after that many blocks, the share in (0, 1] of the image tokens that stays. By default the
-            paper's schedule for the model (see :func:`~skimba.pruning.presets.paper_schedule`).
-        reduction: ``"drop"``, ``"merge"``, ``"bipartite"`` or a function ``(tokens, stage) -> tokens``.
-        importance: ``"clip"``, ``"no_clip"``, ``"l1"``, ``"l2"``, ``"delta"``, ``"random"``, ``"even"`` or a function
-            ``(tokens, count, seed) -> (b l)``; used by drop and merge.
-        align: ``"none"``, ``"decay"`` or ``"hold"``: how scans make up for missing positions.
+        preset: a key of :data:`~skimba.pruning.PRESETS`: ``"auto"`` (the default: the best of the study in
+            docs/results.md), ``"hold"`` (ours: pairs merge, every position keeps an owner), ``"top"`` (the paper: clipped
+            score, dropped tokens, decay alignment) or a rival. Arguments that are given override it.
+        keep: ``{blocks: share}``: after that many blocks, the share in (0, 1] of the image tokens that stays.
+        target_flops: share in (0, 1) of the dense model's exact FLOPs (:func:`skimba.count_flops`) to come down to.
+        target_speedup: above 1: how many times faster the model shall run, measured on this machine while nothing else runs.
+        images: ``(b c height width)`` normalised images, a few hundred without labels: with a target, the stages are
+            chosen on them, for the least change of the model's answers. Speed is measured on batches of their shape, up to
+            ``TIMED_BATCH`` at a time.
+        reduction: a key of ``REDUCTION`` or a function ``(tokens, stage) -> tokens``.
+        importance: a key of ``IMPORTANCE`` or a function ``(tokens, count, seed) -> (b l)``; not used where pairs merge.
+        selection: a key of ``SELECTION`` or a function: which tokens stay by their importance.
         owner: ``"similar"`` or ``"nearest"`` or a function: who inherits a removed token's positions.
+        likeness: a key of ``LIKENESS`` or a function: which pairs merge first.
+        align: ``"none"``, ``"decay"`` or ``"hold"``: how scans make up for missing positions.
         align_conv: True: the convolution is aligned as ``align`` says; False: it runs on the condensed sequence; or one of
             ``"condensed"``, ``"zeros"``, ``"held"`` by name.
         gap_delta: with ``decay``, the time step of a missing position: ``"previous"``, ``"own"`` or ``"bias"``.
+        stages: for a target: a key of ``STAGES`` or block numbers.
         seed: for ``importance="random"``.
 
     Raises:
         TypeError: ``model`` takes no reducer.
-        ValueError: an unknown key, a share outside (0, 1], a block the model does not have, or bipartite matching asked to
-            keep less than half at one stage.
+        ValueError: an unknown key, a share or target outside its range or out of reach, a block the model does not have, more
+            than one of keep and the targets, or pairs asked to leave less than half at one stage.
     """
-    if not hasattr(model, "reducer"):
+    if not isinstance(model, TokenModel):
         raise TypeError(f"prune needs a skimba model, got {type(model).__name__}")
     changes = {
         "reduction": reduction,
         "importance": importance,
-        "align": align,
+        "selection": selection,
         "owner": owner,
+        "likeness": likeness,
+        "align": align,
         "align_conv": align_conv,
         "gap_delta": gap_delta,
+        "stages": stages,
     }
-    method = entry(PRESETS, "hold" if preset is None else preset, "preset")
+    method = entry(PRESETS, "auto" if preset is None else preset, "preset")
     method = replace(method, **{name: value for name, value in changes.items() if value is not None})
-    pruner = Pruner(
-        keep=dict(paper_schedule(model) if keep is None else keep),
-        reduction=method.reduction,
-        importance=method.importance,
-        owner=method.owner,
-        alignment=_alignment(method.align, method.align_conv, method.gap_delta),
-        seed=seed,
-    )
-    _check(pruner, len(model.layers))  # type: ignore[arg-type]
-    return with_reducer(model, pruner)
+    _check_method(method)
+    given = {"keep": keep, "target_flops": target_flops, "target_speedup": target_speedup}
+    if len(named := [name for name, value in given.items() if value is not None]) > 1:
+        raise ValueError(f"give one of {', '.join(given)}; got {' and '.join(named)}")
+    if keep is None and len(named) == 0:
+        keep = paper_schedule(model)
+    elif keep is None:
+        keep = _keep_for_target(model, method, target_flops, target_speedup, images, seed)
+    keep = {_block_number(block): share for block, share in keep.items()}
+    _check_keep(keep, method, len(model.layers))
+    return with_reducer(model, Pruner(keep, method, seed))
 
 
-def with_reducer(model: Model, reducer: Callable[..., Tokens] | None) -> Model:
-    """A shallow copy of the model, with the same parameters and another reducer."""
-    twin = copy.copy(model)
-    for table in ("_parameters", "_buffers", "_modules"):  # the copy's own tables, holding the same tensors and modules
-        setattr(twin, table, dict(getattr(model, table)))
-    twin.reducer = reducer  # type: ignore[assignment]
-    return twin
+def _keep_for_target(
+    model: TokenModel,
+    method: Method,
+    target_flops: float | None,
+    target_speedup: float | None,
+    images: Tensor | None,
+    seed: int,
+) -> Keep:
+    """The schedule for a target."""
+    if target_flops is not None and not 0 < target_flops < 1:
+        raise ValueError(f"target_flops is a share of the dense model's FLOPs in (0, 1), got {target_flops}")
+    if target_speedup is not None and not target_speedup > 1:
+        raise ValueError(f"target_speedup must be above 1, got {target_speedup}")
+    reducer = partial(Pruner, method=method, seed=seed)
+    least = 0.5 if method.reduction in PAIRS else LEAST_SHARE
+    share = target_flops if target_speedup is None else 1 / target_speedup
+    assert share is not None
+    stages = method.stages if isinstance(method.stages, tuple) else STAGES[method.stages](len(model.layers))
+    if images is not None:
+        stages = tuple(calibrate(model, reducer, share, least, images))
+    keep_at = partial(keep_for_flops, model, reducer, stages, least=least)
+    if target_speedup is None:
+        return keep_at(target=share)
+    if images is None:
+        images = torch.zeros(TIMED_BATCH, model.in_chans, *model.img_size)
+    return keep_for_speedup(model, lambda share: keep_at(target=share), reducer, target_speedup, images[:TIMED_BATCH])
 
 
-def _alignment(align: Any, align_conv: bool | str, gap_delta: str) -> Alignment:
-    entry(SCAN_TIME, align, "align")
-    conv: Any = align_conv
-    if align_conv is True:
-        conv = ALIGN_CONV.get(align, "held")
-    elif align_conv is False:
-        conv = "condensed"
-    entry(CONVOLUTION, conv, "align_conv")
-    if gap_delta not in GAP_DELTA:
-        raise ValueError(f"unknown gap_delta {gap_delta!r}; known: {', '.join(GAP_DELTA)}")
-    return Alignment(align, conv, gap_delta)
+def _block_number(block: Any) -> Any:
+    return int(block) if isinstance(block, str) and block.isdecimal() else block  # JSON and TOML know only text keys
 
 
-def _check(pruner: Pruner, depth: int) -> None:
-    entry(REDUCTION, pruner.reduction, "reduction")
-    entry(IMPORTANCE, pruner.importance, "importance")
-    entry(OWNER, pruner.owner, "owner")
-    for block, share in pruner.keep.items():
+def _check_method(method: Method) -> None:
+    entry(REDUCTION, method.reduction, "reduction")
+    entry(IMPORTANCE, method.importance, "importance")
+    entry(SELECTION, method.selection, "selection")
+    entry(OWNER, method.owner, "owner")
+    entry(LIKENESS, method.likeness, "likeness")
+    entry(SCAN_TIME, method.align, "align")
+    if not isinstance(method.align_conv, bool):
+        entry(CONVOLUTION, method.align_conv, "align_conv")
+    if method.gap_delta not in GAP_DELTA:
+        raise ValueError(f"unknown gap_delta {method.gap_delta!r}; known: {', '.join(GAP_DELTA)}")
+    if isinstance(method.stages, str) and method.stages not in STAGES:
+        raise ValueError(f"unknown stages {method.stages!r}; known: {', '.join(STAGES)}, or block numbers")
+    aligned = method.align != "none" or method.align_conv not in (True, False, "condensed")
+    if method.reduction in DISORDERS and aligned:
+        raise ValueError(
+            f"{method.reduction} leaves tokens out of scan order, where nothing can be aligned: align must be 'none', got "
+            f"{method.align!r} and align_conv {method.align_conv!r}"
+        )
+
+
+def _check_keep(keep: Mapping[int, float], method: Method, depth: int) -> None:
+    for block, share in keep.items():
         if isinstance(block, bool) or not isinstance(block, int) or not 1 <= block <= depth:
             raise ValueError(f"keep counts blocks from 1 to {depth} (the model's depth), got {block!r}")
         if not isinstance(share, int | float) or not 0 < share <= 1:
             raise ValueError(f"keep needs shares in (0, 1], got {share!r} after block {block}")
-        if pruner.reduction == "bipartite" and share < 0.5:
+        if method.reduction in PAIRS and share < 0.5:
             raise ValueError(
                 f"bipartite matching removes at most half of the tokens at one stage: keep at least 0.5, got {share} after "
                 f"block {block}; spread it over two stages"
             )
 
 
-def trace(model: nn.Module, images: Tensor) -> list[Tokens]:
+def trace(model: TokenModel, images: Tensor) -> list[Tokens]:
     """The tokens after embedding and after each stage that removed some, for drawing and for tests.
 
     Args:
         model: a pruned model.
         images: ``(b c height width)``.
     """
-    stages: list[Tokens] = [model.embed(images)]  # type: ignore[operator]
+    stages: list[Tokens] = [model.embed(images)]
     reducer = model.reducer
 
     class Recorder:
         def reads_scan(self, block: int) -> bool:
-            return reducer is not None and reducer.reads_scan(block)  # type: ignore[operator,union-attr]
+            return reducer is not None and reducer.reads_scan(block)
 
         def __call__(self, tokens: Tokens, block: int) -> Tokens:
-            reduced: Tokens = tokens if reducer is None else reducer(tokens, block)  # type: ignore[operator]
+            reduced: Tokens = tokens if reducer is None else reducer(tokens, block)
             if reduced is not tokens:
                 stages.append(reduced)
             return reduced
 
-    with_reducer(model, Recorder()).forward_features(images)  # type: ignore[operator]
+    with_reducer(model, Recorder()).forward_features(images)
     return stages

@@ -1,6 +1,7 @@
 """How tokens are taken out of a sequence: dropped, merged into their owner, or matched in pairs.
 
-All orders are kept: what remains stands in scan order, the class token at its true place, owning only itself.
+What remains stands in scan order, the class token at its true place, owning only itself. The reductions in :data:`DISORDERS`
+leave the image tokens in another order, as methods made for attention do, to show what that costs.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from skimba.pruning.likeness import Likeness, cosine
+from skimba.pruning.selection import Selection, top
 from skimba.tokens import Alignment, Tokens, take
 
 Owner = Callable[[Tokens, Tensor, Tensor], Tensor]
@@ -26,18 +28,16 @@ class Stage:
         alignment: what the layers that follow do about missing positions.
         score: ``tokens -> (b l)`` importance, larger stays.
         owner: who inherits the positions of a removed token; a function like those in :data:`OWNER`.
+        selection: which tokens stay by their scores; a function like those in :data:`SELECTION`.
+        likeness: how alike two tokens are, where pairs are matched; a function like those in :data:`LIKENESS`.
     """
 
     count: int
     alignment: Alignment
     score: Callable[[Tokens], Tensor]
     owner: Owner
-
-
-def cosine(stream: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """Cosines ``(b i j)`` of the tokens ``a (b i)`` with the tokens ``b (b j)`` of ``stream (b l d)``."""
-    unit = F.normalize(stream.float(), dim=-1)
-    return take(unit, a) @ take(unit, b).transpose(1, 2)
+    selection: Selection = top
+    likeness: Likeness = cosine
 
 
 def is_class(tokens: Tokens, index: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ def is_class(tokens: Tokens, index: Tensor) -> Tensor:
 
 def most_similar(tokens: Tokens, gone: Tensor, kept: Tensor) -> Tensor:
     """Place in ``kept (b k)`` of the token whose stream is most similar (by cosine) to each of ``gone (b i)``."""
-    likeness = cosine(tokens.stream, gone, kept)
+    likeness = cosine(tokens, gone, kept)
     return likeness.masked_fill(is_class(tokens, kept)[:, None], -torch.inf).argmax(-1)
 
 
@@ -60,6 +60,16 @@ def nearest(tokens: Tokens, gone: Tensor, kept: Tensor) -> Tensor:
     return distance.masked_fill(is_class(tokens, kept)[:, None], tokens.layout.full_length).argmin(-1)
 
 
+def _image_tokens(tokens: Tokens) -> Tensor:
+    """``(b m)`` places of the image tokens: all but the class token's."""
+    image = torch.arange(tokens.layout.image_count, device=tokens.x.device).expand(tokens.x.shape[0], -1)
+    rank = tokens.layout.class_rank
+    if rank is None:
+        return image
+    first = rank[:, None] if isinstance(rank, Tensor) else rank
+    return image + (image >= first).long()
+
+
 def _split(tokens: Tokens, stage: Stage) -> tuple[Tensor, Tensor]:
     """The tokens that stay ``(b k)`` and those that go ``(b i)``, by score, both in scan order."""
     batch, length = tokens.x.shape[:2]
@@ -68,10 +78,17 @@ def _split(tokens: Tokens, stage: Stage) -> tuple[Tensor, Tensor]:
         raise ValueError(
             f"an importance must return a score for each token, {(batch, length)}, got {tuple(score.shape)}"
         )
-    protected = is_class(tokens, torch.arange(length, device=score.device).expand(batch, -1))
-    order = score.masked_fill(protected, torch.inf).argsort(dim=1, descending=True, stable=True)
-    stays = length - tokens.layout.image_count + stage.count
-    return order[:, :stays].sort(dim=1).values, order[:, stays:].sort(dim=1).values
+    image = _image_tokens(tokens)
+    chosen = take(image, stage.selection(take(score, image), stage.count, tokens, image))
+    goes = torch.zeros_like(score, dtype=torch.bool).scatter(1, image, True).scatter(1, chosen, False)
+    return _partition(goes, tokens.layout.image_count - stage.count)
+
+
+def _partition(goes: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Places where ``goes (b l)`` is false and those, ``count`` in every row, where it is true, each in order."""
+    order = goes.byte().argsort(dim=1, stable=True)
+    stays = goes.shape[1] - count
+    return order[:, :stays], order[:, stays:]
 
 
 def heirs(kept: Tensor, gone: Tensor, owner: Tensor) -> Tensor:
@@ -90,41 +107,81 @@ def drop(tokens: Tokens, stage: Stage) -> Tokens:
     return tokens.keep(kept, heir, stage.alignment)
 
 
+def drop_by_score(tokens: Tokens, stage: Stage) -> Tokens:
+    """As :func:`drop`, but the image tokens that stay stand in the order of their scores, best first: EViT (arXiv 2202.07800)
+    as it is, without its fused token. Attention does not mind."""
+    reduced = drop(tokens, stage)
+    score = take(stage.score(tokens), _kept_places(tokens, reduced))
+    image = _image_tokens(reduced)
+    return reduced.rearrange(image, take(image, take(score, image).argsort(dim=1, descending=True, stable=True)))
+
+
+def _kept_places(before: Tokens, after: Tokens) -> Tensor:
+    """``(b k)`` place in ``before`` of every token of ``after``."""
+    return (before.position[:, None] == after.position[:, :, None]).byte().argmax(2)
+
+
 def merge(tokens: Tokens, stage: Stage) -> Tokens:
     """Keep the most important tokens; each of the rest is averaged, by size, into its owner."""
     kept, gone = _split(tokens, stage)
     return tokens.merge(kept, heirs(kept, gone, stage.owner(tokens, gone, kept)), stage.alignment)
 
 
+def hybrid(tokens: Tokens, stage: Stage) -> Tokens:
+    """Half of the less important tokens, those most similar to the one that is kept, merge into it; the other half vanishes
+    from ``x`` and merges in the residual stream only. Source: ToR (arXiv 2410.14725), which leaves open which half is which.
+    """
+    kept, gone = _split(tokens, stage)
+    likeness = cosine(tokens, gone, kept).masked_fill(is_class(tokens, kept)[:, None], -torch.inf)
+    best, owner = likeness.max(-1)
+    vanishing = take(gone, best.argsort(dim=1, stable=True)[:, : gone.shape[1] // 2])
+    worth = torch.ones(tokens.x.shape[:2], device=gone.device).scatter(1, vanishing, 0.0)
+    return tokens.merge(kept, heirs(kept, gone, owner), stage.alignment, worth)
+
+
 def bipartite(tokens: Tokens, stage: Stage) -> Tokens:
-    """Merge the most similar pairs of an even and an odd image token, in the place of the odd one (ToMe, arXiv 2210.09461,
+    """Merge the most alike pairs of an even and an odd image token, in the place of the odd one (ToMe, arXiv 2210.09461,
     section 3; R-MeeTo, arXiv 2412.12496). No importance is asked for.
 
     One matching can take out half of the tokens. Where rounding asks for a token more (keep 0.5 of 98 with an even count), a
     second matching takes it.
     """
     while (surplus := tokens.layout.image_count - stage.count) > 0:
-        tokens = _merge_pairs(tokens, min(surplus, tokens.layout.image_count // 2), stage.alignment)
+        tokens = _merge_pairs(tokens, min(surplus, tokens.layout.image_count // 2), stage)
     return tokens
 
 
-def _merge_pairs(tokens: Tokens, pairs: int, alignment: Alignment) -> Tokens:
-    batch = tokens.x.shape[0]
-    image = torch.arange(tokens.layout.image_count, device=tokens.x.device).expand(batch, -1)
-    class_rank = tokens.layout.class_rank
-    if class_rank is not None:  # step over the class token
-        first = class_rank[:, None] if isinstance(class_rank, Tensor) else class_rank
-        image = image + (image >= first).long()
+def bipartite_by_side(tokens: Tokens, stage: Stage) -> Tokens:
+    """As :func:`bipartite`, but afterwards all even image tokens that are left stand before the odd ones: ToMe as it is, which
+    mixes the order on purpose."""
+    odd = torch.zeros(tokens.x.shape[:2], device=tokens.x.device).scatter(1, _image_tokens(tokens)[:, 1::2], 1.0)
+    reduced = bipartite(tokens, stage)
+    odd = take(odd, _kept_places(tokens, reduced))
+    image = _image_tokens(reduced)
+    return reduced.rearrange(image, take(image, take(odd, image).argsort(dim=1, stable=True)))
+
+
+def _merge_pairs(tokens: Tokens, pairs: int, stage: Stage) -> Tokens:
+    image = _image_tokens(tokens)
     sources, targets = image[:, ::2], image[:, 1::2]
-    likeness, partner = cosine(tokens.stream, sources, targets).max(-1)
+    likeness, partner = stage.likeness(tokens, sources, targets).max(-1)
     merged = likeness.argsort(dim=1, descending=True, stable=True)[:, :pairs]
     gone = take(sources, merged)
-    stays = torch.ones(tokens.x.shape[:2], dtype=torch.bool, device=gone.device).scatter(1, gone, False)
-    rank = stays.long().cumsum(1) - 1  # place of every kept token among the kept ones
-    kept = (~stays).long().argsort(dim=1, stable=True)[:, : tokens.x.shape[1] - pairs]
+    goes = torch.zeros(tokens.x.shape[:2], dtype=torch.bool, device=gone.device).scatter(1, gone, True)
+    rank = (~goes).long().cumsum(1) - 1  # place of every kept token among the kept ones
+    kept, _ = _partition(goes, pairs)
     owner = take(rank, take(targets, take(partner, merged)))
-    return tokens.merge(kept, heirs(kept, gone, owner), alignment)
+    return tokens.merge(kept, heirs(kept, gone, owner), stage.alignment)
 
 
-REDUCTION: dict[str, Callable[[Tokens, Stage], Tokens]] = {"drop": drop, "merge": merge, "bipartite": bipartite}
+REDUCTION: dict[str, Callable[[Tokens, Stage], Tokens]] = {
+    "drop": drop,
+    "merge": merge,
+    "bipartite": bipartite,
+    "hybrid": hybrid,
+    "drop_by_score": drop_by_score,
+    "bipartite_by_side": bipartite_by_side,
+}
+PAIRS = {"bipartite", "bipartite_by_side"}  # match pairs: no importance is asked for
+DISORDERS = {"drop_by_score", "bipartite_by_side"}  # leave the tokens out of scan order: only align="none" fits
 OWNER: dict[str, Owner] = {"similar": most_similar, "nearest": nearest}

@@ -1,0 +1,118 @@
+"""Schedules found on this model, for a target of FLOPs or of measured speed."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from skimba.flops import count_flops
+from skimba.models import Reducer, TokenModel, with_reducer
+from skimba.pruning.schedule import Keep, share_for_flops
+
+ReducerOf = Callable[[Keep], Reducer]  # the method, given its schedule
+BATCH = 64  # of calibration images
+ATTEMPTS, WITHIN = 8, 0.02  # of the search for a speed-up
+ROUNDS, LEAST_TIME_S = 15, 0.3  # of one measurement
+
+
+def keep_for_flops(model: TokenModel, reducer: ReducerOf, stages: tuple[int, ...], target: float, least: float) -> Keep:
+    """The schedule of equal shares at ``stages`` whose exact FLOPs are ``target`` (0 … 1) of the dense model's, or just below.
+
+    Raises:
+        ValueError: out of reach with at least ``least`` kept at each stage.
+    """
+    dense = count_flops(with_reducer(model, None), convention="exact").total
+
+    def flops(share: float) -> float:
+        pruned = with_reducer(model, reducer(dict.fromkeys(stages, share)))
+        return count_flops(pruned, convention="exact").total / dense
+
+    return dict.fromkeys(stages, share_for_flops(flops, target, least))
+
+
+def calibrate(model: TokenModel, reducer: ReducerOf, target: float, least: float, images: Tensor) -> Keep:
+    """Of the schedules at various stages that all reach ``target``, the one whose logits stay nearest to the dense model's.
+
+    Args:
+        images: ``(b c height width)`` normalised, a few hundred; no labels are asked for.
+    """
+    wanted = _log_probabilities(with_reducer(model, None), images)
+    best: tuple[float, Keep] | None = None
+    for stages in stage_sets(len(model.layers)):
+        try:
+            keep = keep_for_flops(model, reducer, stages, target, least)
+        except ValueError:
+            continue  # too few stages for this target
+        found = _log_probabilities(with_reducer(model, reducer(keep)), images)
+        divergence = F.kl_div(found, wanted, reduction="batchmean", log_target=True).item()
+        if best is None or divergence < best[0]:
+            best = divergence, keep
+    if best is None:
+        raise ValueError(f"no schedule of this method comes down to {target} of the FLOPs")
+    return best[1]
+
+
+def stage_sets(depth: int) -> list[tuple[int, ...]]:
+    """The sets of stages that :func:`calibrate` tries: from an early block on, one to six stages, close or spread."""
+    starts = {max(depth * eighth // 8, 1) for eighth in (1, 2, 3)}
+    distances = {max(depth * eighth // 8, 1) for eighth in (1, 2)}
+    sets = {
+        tuple(range(start, start + distance * number, distance))
+        for start in starts
+        for distance in distances
+        for number in (1, 2, 3, 4, 6)
+    }
+    return sorted(stages for stages in sets if stages[-1] < depth) or [(depth,)]
+
+
+def keep_for_speedup(
+    model: TokenModel, keep_at: Callable[[float], Keep], reducer: ReducerOf, target: float, images: Tensor
+) -> Keep:
+    """The schedule that makes the model ``target`` times as fast here and now, on batches like ``images``.
+
+    Args:
+        keep_at: the schedule for a share of the FLOPs.
+        images: one batch ``(b c height width)``; only its shape matters.
+
+    Raises:
+        ValueError: the target is out of reach.
+    """
+    dense, share = with_reducer(model, None), 1 / target
+    for _ in range(ATTEMPTS):
+        keep = keep_at(share)
+        reached = measured_speedup(dense, with_reducer(model, reducer(keep)), images)
+        if abs(reached / target - 1) <= WITHIN:
+            return keep
+        share = min(share * reached / target, 0.999)
+    raise ValueError(f"speed-up {target} is out of reach: {reached:.2f} was measured last, at {share:.2f} of the FLOPs")
+
+
+def measured_speedup(dense: TokenModel, pruned: TokenModel, images: Tensor) -> float:
+    """How many times faster the pruned model is: median over rounds in which both run in turn."""
+    ratios: list[float] = []
+    modes = [(model, model.training) for model in (dense, pruned)]
+    began = time.perf_counter()
+    with torch.inference_mode():
+        while len(ratios) < ROUNDS or time.perf_counter() - began < LEAST_TIME_S:
+            times = []
+            for model in (dense, pruned):
+                start = time.perf_counter()
+                model.eval()(images)
+                times.append(time.perf_counter() - start)
+            ratios.append(times[0] / times[1])
+    for model, training in modes:
+        model.train(training)
+    return statistics.median(ratios[1:])  # the first warms up
+
+
+def _log_probabilities(model: TokenModel, images: Tensor) -> Tensor:
+    training = model.training
+    with torch.inference_mode():
+        found = torch.cat([model.eval()(batch).float().log_softmax(-1) for batch in images.split(BATCH)])
+    model.train(training)
+    return found

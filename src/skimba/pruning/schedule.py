@@ -1,0 +1,85 @@
+"""After which blocks tokens go, and how many: the paper's schedules, and those found for a target."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from skimba.models import TokenModel
+
+TOLERANCE = 1e-3  # of a share found by halving
+Keep = dict[int, float]
+
+
+def stage_count(present: int, share: float, has_class: bool) -> int:
+    """Image tokens that stay of ``present``: ``ceil(share · present)``; with a middle class token the largest even number not
+    above it (the published token counts of Vim: 196 → 156 → 124 → 100), but at least one pair.
+    """
+    if share == 1:
+        return present
+    count = math.ceil(share * present - 1e-9)  # 0.55 · 100 must not become 56
+    if has_class:
+        count = max(count // 2 * 2, min(2, present))
+    return count
+
+
+def paper_schedule(model: TokenModel) -> Keep:
+    """The paper's schedule for a model: ``{blocks: share kept}``.
+
+    Vim, 24 blocks: 0.8 after blocks 5, 10, 15 (Vim-S counts 3.57 G by the published convention); the narrow Vim-T 0.8 after
+    10 and 20 (counts 1.24 G; the paper's table says 1.29). The paper gives none for the others: Vim-B takes the schedule of
+    Vim-S (13.2 G, where R-MeeTo's published comparison stands), PlainMamba 0.725 after blocks 5, 10, 15, which comes to 8.43 G
+    for L3 (the paper: 8.44). Another depth takes stages at the quarters of its depth, 0.8 each.
+    """
+    depth = len(model.layers)
+    if model.class_token_count == 0 and depth >= 24:
+        return dict.fromkeys((5, 10, 15), 0.725)
+    if depth == 24:
+        return dict.fromkeys((10, 20) if model.num_features == 192 else (5, 10, 15), 0.8)
+    return dict.fromkeys(_quarters(depth), 0.8)
+
+
+def _quarters(depth: int) -> tuple[int, ...]:
+    quarter = max(depth // 4, 1)
+    return tuple(b for b in (quarter, 2 * quarter, 3 * quarter) if b < depth) or (depth,)
+
+
+def _early(depth: int) -> tuple[int, ...]:
+    """Four stages within the first half: what goes early saves most, and four small steps lose less than one big one."""
+    return tuple(sorted({max(depth * eighth // 8, 1) for eighth in (1, 2, 3, 4)}))
+
+
+def _every(depth: int) -> tuple[int, ...]:
+    return tuple(range(1, depth)) or (depth,)
+
+
+def _even(depth: int) -> tuple[int, ...]:
+    return tuple(range(2, depth, 2)) or (depth,)
+
+
+STAGES: dict[str, Callable[[int], tuple[int, ...]]] = {
+    "quarters": _quarters,
+    "early": _early,
+    "every": _every,
+    "even": _even,
+}
+
+
+def share_for_flops(flops: Callable[[float], float], target: float, least: float) -> float:
+    """The share to keep at every stage so that ``flops(share)``, a share of the dense model's, comes to ``target`` at most.
+
+    Args:
+        flops: grows with the share kept.
+        target: in (0, 1).
+        least: the smallest share that the method can keep at one stage.
+
+    Raises:
+        ValueError: the target is out of reach.
+    """
+    low, high = least, 1.0
+    if (reached := flops(low)) > target:
+        raise ValueError(f"this method at these stages comes down to {reached:.3f} of the FLOPs, got target {target}")
+    while high - low > TOLERANCE:
+        middle = (low + high) / 2
+        low, high = (middle, high) if flops(middle) <= target else (low, middle)
+    return low
