@@ -1,0 +1,206 @@
+"""The study behind docs/results.md: every method on the embedded models' test images, without training and after fine-tuning.
+
+    python benchmarks/study.py --part methods --part ablations --part scenes --part fine-tuning --part speed
+
+Each finished run is a line of docs/results.jsonl and is not repeated: a killed study goes on where it stopped. On two cores,
+one process for each model, the parts take about 60, 25, 25, 60 and 5 minutes. `python benchmarks/report.py` writes the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from skimba.data import DEBIAN_FOLDER, FashionScenes, LabelledImages, load_fashion_mnist
+from skimba.evaluate import accuracy, predict
+from skimba.flops import count_flops
+from skimba.models import TokenModel, create_model
+from skimba.ops import native
+from skimba.pruning import prune
+from skimba.pruning.calibration import measured_speedup
+from skimba.train import Recipe, train
+
+RESULTS = Path(__file__).parent.parent / "docs" / "results.jsonl"
+MODELS = ("vim_micro", "plain_mamba_micro")
+SCENE_MODELS = ("vim_micro_patch4_56", "plain_mamba_micro_patch4_56")
+REDUCTIONS = (0.2, 0.3, 0.4, 0.5)  # of the exact FLOPs
+METHODS: dict[str, dict[str, Any]] = {
+    **{name: {"preset": name} for name in ("evit", "evit_sorted", "tome", "r_meeto", "tor", "mtr", "local")},
+    **{name: {"preset": name} for name in ("random", "uniform", "top", "hold")},
+    "top + hold": {"preset": "top", "align": "hold"},
+    "r_meeto + hold": {"preset": "r_meeto", "align": "hold"},
+    "hold, calibrated": {"preset": "hold", "calibration": 256},
+}
+STAGES = (2, 4, 6)
+TOP = {"preset": "top", "keep": dict.fromkeys(STAGES, 0.7)}
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "clip, none": {**TOP, "align": "none"},
+    "clip, none, conv aligned": {**TOP, "align": "none", "align_conv": "zeros"},
+    "clip, decay, conv condensed": {**TOP, "align_conv": False},
+    "clip, decay (paper)": TOP,
+    "clip, decay, own Δ̂": {**TOP, "gap_delta": "own"},
+    "clip, decay, bias Δ̂": {**TOP, "gap_delta": "bias"},
+    "clip, hold, conv condensed": {**TOP, "align": "hold", "align_conv": False},
+    "clip, none, conv held": {**TOP, "align": "none", "align_conv": "held"},
+    "clip, hold": {**TOP, "align": "hold"},
+    "clip, hold, merged": {**TOP, "align": "hold", "reduction": "merge"},
+    "clip, hold, merged, owner nearest": {**TOP, "align": "hold", "reduction": "merge", "owner": "nearest"},
+    **{f"{score}, decay": {**TOP, "importance": score} for score in ("no_clip", "l1", "l2", "delta")},
+    "clip from segments, hold, merged": {**TOP, "align": "hold", "reduction": "merge", "selection": "segments"},
+    "clip from windows, hold, merged": {**TOP, "align": "hold", "reduction": "merge", "selection": "windows"},
+    "even, hold, merged": {**TOP, "align": "hold", "reduction": "merge", "importance": "even"},
+    "pairs by cosine, hold": {"preset": "hold", "keep": TOP["keep"], "likeness": "cosine"},
+    "pairs by Ward, hold": {"preset": "hold", "keep": TOP["keep"]},
+    "clip, none, 0.5": {**TOP, "keep": dict.fromkeys(STAGES, 0.5), "align": "none"},
+    "clip, hold, 0.5": {**TOP, "keep": dict.fromkeys(STAGES, 0.5), "align": "hold"},
+}
+SEEDS = (0, 1, 2)
+FINE_TUNED: dict[str, dict[str, Any]] = {
+    "evit_sorted": {},  # with the clipped score this is the paper's `top` without its alignment
+    "top": {},
+    "r_meeto": {"teacher": "dense"},
+    "hold": {},
+    "hold + teacher": {"teacher": "dense"},
+}
+FINE_TUNING_IMAGES = 10_000  # a fixed subset: what the machine can do in an hour
+FINE_TUNING = {"epochs": 1, "batch_size": 64, "learning_rate": 3e-4, "dtype": "bf16", "pretrained": True}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One line of the results: what is done, and what of it is unlike other runs."""
+
+    part: str
+    model: str
+    method: str
+    reduction: float | None = None
+    seed: int = 0
+
+
+def methods() -> Iterator[Run]:
+    for model in MODELS:
+        yield Run("methods", model, "dense")
+        for reduction in (0.4, 0.3, 0.2, 0.5):  # the bars first
+            yield from (Run("methods", model, method, reduction) for method in METHODS)
+
+
+def ablations() -> Iterator[Run]:
+    for model in MODELS:
+        yield from (Run("ablations", model, method) for method in ABLATIONS)
+
+
+def scenes() -> Iterator[Run]:
+    for model in SCENE_MODELS:
+        yield Run("scenes", model, "dense")
+        for reduction in (0.4, 0.3):
+            yield from (Run("scenes", model, method, reduction) for method in METHODS)
+
+
+def fine_tuning() -> Iterator[Run]:
+    for seed in SEEDS:
+        for model in MODELS:
+            yield from (Run("fine-tuning", model, method, 0.4, seed) for method in FINE_TUNED)
+
+
+def speed() -> Iterator[Run]:
+    for model in MODELS:
+        for reduction in REDUCTIONS:
+            yield from (Run("speed", model, method, reduction) for method in METHODS)
+
+
+@cache
+def images(model: str, split: str) -> LabelledImages:
+    items = load_fashion_mnist(DEBIAN_FOLDER, split)
+    return FashionScenes(items, split).labelled() if model in SCENE_MODELS else items
+
+
+@cache
+def dense(model: str) -> TokenModel:
+    return create_model(model, pretrained=True).eval()
+
+
+def settings(run: Run) -> dict[str, Any]:
+    """Arguments of prune for a run."""
+    if run.part == "ablations":
+        return ABLATIONS[run.method]
+    wanted = dict(METHODS[run.method.removesuffix(" + teacher")])
+    assert run.reduction is not None
+    wanted["target_flops"] = 1 - run.reduction
+    if count := wanted.pop("calibration", None):
+        wanted["images"] = images(run.model, "train")[:count].normalised()
+    return wanted
+
+
+def pruned(run: Run) -> TokenModel:
+    return dense(run.model) if run.method == "dense" else prune(dense(run.model), **settings(run))
+
+
+def evaluate(run: Run) -> dict[str, Any]:
+    model, test = pruned(run), images(run.model, "test")
+    return {**cost(run, model), "accuracy": accuracy(*predict(model, test.batches(100)))}
+
+
+def fine_tune(run: Run) -> dict[str, Any]:
+    keep = pruned(run).reducer.keep
+    arguments = {**METHODS[run.method.removesuffix(" + teacher")], "keep": dict(keep)}
+    order = torch.randperm(60_000, generator=torch.Generator().manual_seed(0))[:FINE_TUNING_IMAGES]
+    recipe = Recipe(run.model, prune=arguments, seed=run.seed, **FINE_TUNED[run.method], **FINE_TUNING)
+    with tempfile.TemporaryDirectory() as folder:
+        found = train(recipe, images(run.model, "train")[order], images(run.model, "test"), folder)
+    return {**cost(run, pruned(run)), "accuracy": found}
+
+
+def time_it(run: Run) -> dict[str, Any]:
+    model, batch = pruned(run), images(run.model, "test")[:50].normalised()
+    return {**cost(run, model), "speedup": measured_speedup(dense(run.model), model, batch)}
+
+
+def cost(run: Run, model: TokenModel) -> dict[str, Any]:
+    """Share of the dense model's exact FLOPs, and the schedule."""
+    whole = count_flops(dense(run.model), convention="exact").total
+    share = count_flops(model, convention="exact").total / whole
+    keep = {} if model.reducer is None else model.reducer.keep
+    return {"exact_share": share, "keep": keep}
+
+
+PARTS: dict[str, tuple[Callable[[], Iterator[Run]], Callable[[Run], dict[str, Any]]]] = {
+    "methods": (methods, evaluate),
+    "ablations": (ablations, evaluate),
+    "scenes": (scenes, evaluate),
+    "fine-tuning": (fine_tuning, fine_tune),
+    "speed": (speed, time_it),
+}
+
+
+def read_results(path: Path = RESULTS) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", action="append", choices=PARTS, help="what to run; all if left out")
+    parser.add_argument("--model", action="append", help="only these models, for a process on each core")
+    arguments = parser.parse_args()
+    native.keep_freed_memory()
+    for part in arguments.part or PARTS:
+        runs, do = PARTS[part]
+        for run in runs():
+            done = [{name: line[name] for name in asdict(run)} for line in read_results()]
+            if asdict(run) in done or (arguments.model and run.model not in arguments.model):
+                continue
+            line = json.dumps({**asdict(run), **do(run)}, ensure_ascii=False)
+            with RESULTS.open("a") as results:
+                results.write(line + "\n")
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
