@@ -180,15 +180,15 @@ PARTS: dict[str, tuple[Callable[[], Iterator[Run]], Callable[[Run], dict[str, An
 }
 
 
-def read_results(path: Path = RESULTS) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+def read_results() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
 
 
-def main() -> None:
+def main(given: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", action="append", choices=PARTS, help="what to run; all if left out")
     parser.add_argument("--model", action="append", help="only these models, for a process on each core")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     native.keep_freed_memory()
     for part in arguments.part or PARTS:
         runs, do = PARTS[part]

@@ -72,6 +72,31 @@ def test_eval_on_a_folder_of_photographs(tmp_path, monkeypatch, capsys):
     assert "RGB.png cannot be read as an image" in capsys.readouterr().err
 
 
+def test_a_pruned_model_is_fine_tuned_and_evaluated(tmp_path, monkeypatch, capsys):
+    data, out = tmp_path / "data", tmp_path / "run"
+    data.mkdir()
+    write_fashion_mnist(data)
+    pruning = ["--prune", "hold", "--target-flops", "0.7"]
+    options = ["--pretrained", "--teacher", "dense", "--epochs", 1, "--batch-size", 32, "--dtype", "bf16"]
+    run(monkeypatch, "train", "vim_micro", "--out", out, "--data", data, *options, *pruning)
+    capsys.readouterr()
+    run(
+        monkeypatch,
+        "eval",
+        "vim_micro",
+        "--checkpoint",
+        out / "weights.safetensors",
+        "--data",
+        data,
+        *pruning,
+        "--json",
+    )
+    found = json.loads(capsys.readouterr().out)
+    assert found["images"] == 40
+    assert found["top1"] > 0.5
+    assert 0.075 < found["exact_gflops"] <= 0.7 * 0.1151
+
+
 def test_keep_is_parsed():
     assert parse_keep("5:0.8,10:0.75") == {5: 0.8, 10: 0.75}
     for bad in ("5", "5:", "a:0.5", "5:0.5;6:0.5", ""):
@@ -90,6 +115,10 @@ def wrong_calls(folder):
     yield ["flops", "vim_micro", "--keep", "1:2"], "(0, 1]"
     yield ["eval", "vim_micro", "--checkpoint", folder / "foreign.pth"], "foreign.pth"
     yield ["eval", "vim_micro", "--checkpoint", folder / "none.pth"], "no checkpoint file"
+    yield ["flops", "vim_micro", "--target-flops", "2"], "target_flops is a share"
+    yield ["flops", "vim_micro", "--target-flops", "0.7", "--keep", "2:0.5"], "got keep and target_flops"
+    yield ["train", "vim_micro", "--out", folder, "--data", folder, "--teacher", "dense"], "pretrained=True"
+    yield ["train", "vim_micro", "--out", folder, "--data", folder, "--dtype", "fp8"], "got 'fp8'"
     yield ["train", "vim_micro", "--out", folder, "--data", folder / "nowhere"], "no train-images"
     yield ["train", "vim_micro", "--out", folder, "--data", folder, "--learning-rate", "0"], "learning_rate"
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import torch
 import typer
@@ -20,6 +20,7 @@ from skimba import bench as benchmark
 from skimba import demo as demo_runs
 from skimba.data import (
     DEBIAN_FOLDER,
+    FashionScenes,
     ImageFolder,
     LabelledImages,
     embedded_test_images,
@@ -30,7 +31,7 @@ from skimba.evaluate import accuracy, predict
 from skimba.flops import count_flops
 from skimba.models import TokenModel, create_model
 from skimba.ops import native
-from skimba.pruning import prune
+from skimba.pruning import PRESETS, prune
 from skimba.train import CHECKPOINT, Recipe, train
 
 app = typer.Typer(
@@ -44,10 +45,18 @@ T = TypeVar("T")
 out, err = Console(), Console(stderr=True)
 
 ModelName = Annotated[str, typer.Argument(metavar="NAME", help="A model, for instance vim_small_patch16_224.")]
-Preset = Annotated[str | None, typer.Option("--prune", metavar="PRESET", help="Prune by a preset: top or hold.")]
+Preset = Annotated[
+    str | None, typer.Option("--prune", metavar="PRESET", help=f"Prune by a named method: {', '.join(PRESETS)}.")
+]
 Keep = Annotated[
     str | None,
     typer.Option(metavar="BLOCK:SHARE,…", help="Share of tokens kept after which blocks, for instance 5:0.8,10:0.8."),
+]
+TargetFlops = Annotated[
+    float | None, typer.Option(metavar="SHARE", help="Prune down to this share of the dense model's exact FLOPs.")
+]
+Scenes = Annotated[
+    bool, typer.Option("--scenes", help="Fashion-MNIST's items on photographs (needs skimba[scenes]), 56 pixels.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -70,11 +79,12 @@ def flops(
     name: ModelName,
     preset: Preset = None,
     keep: Keep = None,
+    target_flops: TargetFlops = None,
     img_size: Annotated[int | None, typer.Option(min=1, help="Side of the image in pixels.")] = None,
     json_output: Json = False,
 ) -> None:
     """Count a model's multiply-adds for one image, by the published and by the exact convention."""
-    model = _pruned(create_model(name), preset, keep)
+    model = _pruned(create_model(name), preset, keep, target_flops)
     counts = {convention: count_flops(model, img_size, convention) for convention in ("published", "exact")}
     if json_output:
         _print_json({c: {"total": count.total, "by_module": count.by_module} for c, count in counts.items()})
@@ -96,15 +106,17 @@ def evaluate(
             "the 1,000 images in the package if left out."
         ),
     ] = None,
+    scenes: Scenes = False,
     preset: Preset = None,
     keep: Keep = None,
+    target_flops: TargetFlops = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 100,
     json_output: Json = False,
 ) -> None:
     """Accuracy of a model, dense or pruned."""
     model = create_model(name, pretrained=checkpoint is None, checkpoint=checkpoint)
-    model = _pruned(model, preset, keep)
-    images = _test_images(data, model)
+    model = _pruned(model, preset, keep, target_flops)
+    images = _test_images(data, model, scenes)
     with _bar("evaluating", -(-len(images) // batch_size)) as advance:
         if isinstance(images, LabelledImages):
             batches = images.batches(batch_size)
@@ -133,10 +145,29 @@ def train_command(
     batch_size: Annotated[int, typer.Option(min=1)] = Recipe.batch_size,
     learning_rate: float = Recipe.learning_rate,
     seed: int = Recipe.seed,
+    dtype: Annotated[str, typer.Option(help="fp32 or bf16.")] = Recipe.dtype,
+    scenes: Scenes = False,
+    pretrained: Annotated[bool, typer.Option("--pretrained", help="Start from the model's own weights.")] = False,
+    preset: Preset = None,
+    keep: Keep = None,
+    target_flops: TargetFlops = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="dense: the unpruned model, as it was at the start, teaches too.")
+    ] = None,
 ) -> None:
-    """Fit a model to Fashion-MNIST. The same command goes on where an interrupted one stopped."""
-    recipe = Recipe(name, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
-    train_set, test_set = load_fashion_mnist(data, "train"), load_fashion_mnist(data, "test")
+    """Fit a model to Fashion-MNIST, dense or pruned. The same command goes on where an interrupted one stopped."""
+    recipe = Recipe(
+        name,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        seed=seed,
+        dtype=dtype,
+        pretrained=pretrained,
+        prune=_prune_arguments(preset, keep, target_flops),
+        teacher=teacher,
+    )
+    train_set, test_set = (_fashion(data, split, scenes) for split in ("train", "test"))
     if (folder / CHECKPOINT).exists():
         err.print(f"going on with the training in {folder}")
     with _progress() as progress:
@@ -254,10 +285,15 @@ def _demo_table(name: str, rows: list[demo_runs.Row], images: int) -> Table:
     return table
 
 
-def _pruned(model: TokenModel, preset: str | None, keep: str | None) -> TokenModel:
-    if preset is None and keep is None:
-        return model
-    return prune(model, preset, keep=None if keep is None else parse_keep(keep))
+def _prune_arguments(preset: str | None, keep: str | None, target_flops: float | None) -> dict[str, Any] | None:
+    """Arguments of prune, or None where the command line asks for no pruning."""
+    given = {"preset": preset, "keep": None if keep is None else parse_keep(keep), "target_flops": target_flops}
+    return {name: value for name, value in given.items() if value is not None} or None
+
+
+def _pruned(model: TokenModel, preset: str | None, keep: str | None, target_flops: float | None) -> TokenModel:
+    arguments = _prune_arguments(preset, keep, target_flops)
+    return model if arguments is None else prune(model, **arguments)
 
 
 def _whole_numbers(option: str, text: str) -> list[int]:
@@ -276,12 +312,16 @@ def parse_keep(text: str) -> dict[int, float]:
         raise ValueError(f"--keep takes BLOCK:SHARE pairs such as 5:0.8,10:0.8, got {text!r}") from None
 
 
-def _test_images(data: Path | None, model: TokenModel) -> LabelledImages | ImageFolder:
-    if data is None:
-        return embedded_test_images()
-    if data.is_dir() and any(path.is_dir() for path in data.iterdir()):
+def _fashion(folder: Path | None, split: str, scenes: bool) -> LabelledImages:
+    """Fashion-MNIST from a folder (the 1,000 images in the package without one), on photographs if ``scenes``."""
+    items = embedded_test_images() if folder is None else load_fashion_mnist(folder, split)
+    return FashionScenes(items, split).labelled() if scenes else items
+
+
+def _test_images(data: Path | None, model: TokenModel, scenes: bool) -> LabelledImages | ImageFolder:
+    if data is not None and data.is_dir() and any(path.is_dir() for path in data.iterdir()):
         return ImageFolder(data, model.img_size[0])
-    return load_fashion_mnist(data, "test")
+    return _fashion(data, "test", scenes)
 
 
 def _print_json(content: object) -> None:
@@ -317,7 +357,7 @@ def main() -> None:
     native.keep_freed_memory()
     try:
         app()
-    except (ValueError, TypeError, OSError, RuntimeError) as error:
+    except (ValueError, TypeError, OSError, RuntimeError, ImportError) as error:
         message = " ".join(str(error).split())
         print(f"skimba: {message}", file=sys.stderr)
         sys.exit(2)

@@ -1,0 +1,185 @@
+"""Writes docs/results.md and its pictures from docs/results.jsonl (see study.py) and docs/verdict.md, which is written by hand.
+
+python benchmarks/report.py
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from benchmarks.study import (
+    ABLATIONS,
+    FINE_TUNED,
+    FINE_TUNING_IMAGES,
+    METHODS,
+    MODELS,
+    REDUCTIONS,
+    RESULTS,
+    SCENE_MODELS,
+    read_results,
+)
+
+DOCS = RESULTS.parent
+Lines = list[dict[str, Any]]
+MISSING = ""
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def select(lines: Lines, **wanted: Any) -> Lines:
+    return [line for line in lines if all(line[name] == value for name, value in wanted.items())]
+
+
+def percent(lines: Lines) -> str:
+    """Accuracy of one run, or mean ± largest distance from it over the seeds of one."""
+    if not lines:
+        return MISSING
+    found = [100 * line["accuracy"] for line in lines]
+    mean = statistics.mean(found)
+    return f"{mean:.1f}" if len(found) == 1 else f"{mean:.1f} ± {max(abs(x - mean) for x in found):.1f}"
+
+
+def mean_drop(lines: Lines, part: str, models: Sequence[str], method: str, reduction: float) -> str:
+    """Points lost against dense, mean over the models; missing unless all of them have run."""
+    drops = []
+    for model in models:
+        dense = select(lines, part=part, model=model, method="dense")
+        found = select(lines, part=part, model=model, method=method, reduction=reduction)
+        if not dense or not found:
+            return MISSING
+        drops.append(100 * (dense[0]["accuracy"] - found[0]["accuracy"]))
+    return f"{statistics.mean(drops):.1f}"
+
+
+def by_method(lines: Lines, part: str, models: Sequence[str], reductions: Sequence[float]) -> str:
+    """Accuracy of every method on every model, best first by the mean drop at 40 %."""
+    head = ["method", *(f"{model} -{r:.0%}" for model in models for r in reductions), "mean drop at -30 %", "at -40 %"]
+    rows = []
+    for method in METHODS:
+        cells = [
+            percent(select(lines, part=part, model=model, method=method, reduction=reduction))
+            for model in models
+            for reduction in reductions
+        ]
+        drops = [mean_drop(lines, part, models, method, reduction) for reduction in (0.3, 0.4)]
+        if any(cell != MISSING for cell in cells):
+            rows.append([method, *cells, *drops])
+    rows.sort(key=lambda row: float(row[-1]) if row[-1] != MISSING else 100.0)
+    dense = [percent(select(lines, part=part, model=model, method="dense")) for model in models for _ in reductions]
+    return table(head, [["dense", *dense, "", ""], *rows])
+
+
+def ablations(lines: Lines) -> str:
+    rows = [
+        [method, *(percent(select(lines, part="ablations", model=model, method=method)) for model in MODELS)]
+        for method in ABLATIONS
+    ]
+    return table(["settings", *MODELS], rows)
+
+
+def fine_tuning(lines: Lines) -> str:
+    rows = []
+    for method, settings in FINE_TUNED.items():
+        before = [
+            select(lines, part="methods", model=m, method=method.removesuffix(" + teacher"), reduction=0.4)
+            for m in MODELS
+        ]
+        after = [select(lines, part="fine-tuning", model=m, method=method, reduction=0.4) for m in MODELS]
+        teacher = "dense" if settings.get("teacher") else ""
+        cells = [cell for b, a in zip(before, after, strict=True) for cell in (percent(b), percent(a), str(len(a)))]
+        rows.append([method.removesuffix(" + teacher"), teacher, *cells])
+    head = ["method", "teacher", *(f"{m} {what}" for m in MODELS for what in ("before", "after", "seeds"))]
+    return table(head, rows)
+
+
+def speeds(lines: Lines) -> str:
+    head = ["method", *(f"{model} -{r:.0%}" for model in MODELS for r in REDUCTIONS)]
+    rows = []
+    for method in METHODS:
+        found = [select(lines, part="speed", model=m, method=method, reduction=r) for m in MODELS for r in REDUCTIONS]
+        if any(found):
+            rows.append([method, *(f"{line[0]['speedup']:.2f}" if line else MISSING for line in found)])
+    return table(head, rows)
+
+
+def draw(lines: Lines, path: Path, x_of: Callable[[dict[str, Any]], float | None], label: str) -> None:
+    """Accuracy of every method against ``x_of(run)``, a picture for each model."""
+    figure = Figure(figsize=(12, 5), layout="constrained")
+    for axes, model in zip(figure.subplots(1, len(MODELS), squeeze=False)[0], MODELS, strict=True):
+        for number, method in enumerate(METHODS):
+            points = [
+                (x, 100 * line["accuracy"])
+                for line in select(lines, part="methods", model=model, method=method)
+                if (x := x_of(line)) is not None
+            ]
+            ours = "hold" in method
+            style = {
+                "linewidth": 2.2 if ours else 1,
+                "linestyle": "-" if ours else "--",
+                "marker": "os^Dv<>"[number % 7],
+            }
+            axes.plot(*zip(*sorted(points), strict=True) if points else ([], []), label=method, markersize=4, **style)
+        for line in select(lines, part="methods", model=model, method="dense"):
+            axes.axhline(100 * line["accuracy"], color="black", linewidth=0.8)
+        axes.set(title=model, xlabel=label, ylabel="accuracy %, 10,000 test images, no training")
+    axes.legend(fontsize=7)
+    figure.savefig(path, dpi=110)
+
+
+def measured_time(lines: Lines) -> Callable[[dict[str, Any]], float | None]:
+    speedup: dict[tuple[Any, ...], float] = defaultdict(float)
+    speedup.update({(x["model"], x["method"], x["reduction"]): x["speedup"] for x in select(lines, part="speed")})
+
+    def time(line: dict[str, Any]) -> float | None:
+        found = speedup.get((line["model"], line["method"], line["reduction"]))
+        return 1 / found if found else None
+
+    return time
+
+
+def main() -> None:
+    lines = read_results()
+    draw(lines, DOCS / "accuracy_flops.png", lambda line: line["exact_share"], "exact FLOPs, share of dense")
+    draw(lines, DOCS / "accuracy_time.png", measured_time(lines), "measured time, share of dense")
+    verdict = (DOCS / "verdict.md").read_text()
+    page = f"""# What pruning method is best, measured
+
+Made by `benchmarks/report.py` from [results.jsonl](results.jsonl), which `benchmarks/study.py` measured: its docstring gives the
+commands, its tables the settings of every name below. Accuracy in percent of 10,000 test images. Reductions are of the exact
+FLOPs (all scan directions, aligned convolutions over every position, the matching of pairs).
+
+{verdict}
+## Fashion-MNIST, no training
+
+{by_method(lines, "methods", MODELS, sorted(REDUCTIONS))}
+![accuracy against FLOPs](accuracy_flops.png)
+![accuracy against time](accuracy_time.png)
+
+## Fashion scenes, no training
+
+{by_method(lines, "scenes", SCENE_MODELS, (0.3, 0.4))}
+## Ablations: 0.7 kept after blocks 2, 4 and 6 (0.5 where said), Fashion-MNIST, no training
+
+{ablations(lines)}
+## After fine-tuning, -40 %
+
+One pass over a fixed subset of {FINE_TUNING_IMAGES:,} training images; mean ± largest distance from it over the seeds.
+
+{fine_tuning(lines)}
+## Measured speed-up over dense, batch 50
+
+{speeds(lines)}"""
+    (DOCS / "results.md").write_text(page)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+import json
+
+import pytest
+
+from benchmarks import report, study
+from skimba.data import embedded_test_images
+from skimba.pruning import prune
+
+
+@pytest.fixture
+def small(monkeypatch, tmp_path):
+    """The study on forty images and one model, its results in a folder of the test's."""
+    images = embedded_test_images()[:40]
+    monkeypatch.setattr(study, "images", lambda model, split: images)
+    monkeypatch.setattr(study, "RESULTS", tmp_path / "results.jsonl")
+    monkeypatch.setattr(study, "METHODS", {name: study.METHODS[name] for name in ("evit_sorted", "hold")})
+    monkeypatch.setattr(study, "ABLATIONS", {name: study.ABLATIONS[name] for name in ("clip, none", "clip, hold")})
+    monkeypatch.setattr(study, "MODELS", ("vim_micro",))
+    return tmp_path
+
+
+def test_finished_runs_are_not_repeated_and_make_the_page(small, monkeypatch):
+    arguments = ["--part", "methods", "--part", "ablations"]
+    study.main(arguments)
+    lines = study.read_results()
+    assert len(lines) == 1 + 4 * 2 + 2
+    by_name = {(line["method"], line["reduction"]): line for line in lines}
+    for reduction in study.REDUCTIONS:
+        share = by_name["hold", reduction]["exact_share"]
+        assert 1 - reduction - 0.02 < share <= 1 - reduction
+    assert by_name["dense", None]["accuracy"] > by_name["evit_sorted", 0.4]["accuracy"]
+    study.main(arguments)
+    assert study.read_results() == lines
+    study.RESULTS.write_text("".join(json.dumps(line) + "\n" for line in lines[:-1]))
+    study.main(arguments)
+    assert study.read_results() == lines
+    (small / "verdict.md").write_text("Hold holds.\n")
+    for name in ("METHODS", "ABLATIONS", "MODELS"):
+        monkeypatch.setattr(report, name, getattr(study, name))
+    monkeypatch.setattr(report, "DOCS", small)
+    report.main()
+    page = (small / "results.md").read_text()
+    assert f"| dense | {100 * by_name['dense', None]['accuracy']:.1f} |" in page
+    assert "Hold holds." in page
+    assert (small / "accuracy_flops.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_setting_of_the_study_can_be_pruned_by():
+    model = study.dense("vim_micro")
+    for settings in study.ABLATIONS.values():
+        assert prune(model, **settings).reducer is not None
+    for settings in study.METHODS.values():
+        arguments = {name: value for name, value in settings.items() if name != "calibration"}
+        assert prune(model, **arguments, keep={2: 0.7}).reducer is not None
