@@ -19,7 +19,7 @@ def _operand(x: Tensor | None) -> Operand:
     """Address, batch stride and token stride."""
     if x is None:
         return _ABSENT
-    strides = x.stride()  # one call: each costs as much as all of Python's own work here
+    strides = x.stride()  # one call for both: it is the calls that cost
     return x.data_ptr(), strides[0], strides[1]
 
 

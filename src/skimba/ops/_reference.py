@@ -61,9 +61,8 @@ def _check_nonnegative(s: ScanInputs) -> None:
     """Not while tracing, where there are no values."""
     for name in NONNEGATIVE:
         x = getattr(s, name)
-        if x is None or torch.compiler.is_compiling() or x.device.type == "meta":
-            continue
-        if not (x >= 0).all():
+        has_values = type(x) in (Tensor, torch.nn.Parameter) and x.device.type != "meta"
+        if has_values and not torch.compiler.is_compiling() and not (x >= 0).all():
             raise ValueError(f"{name} must be >= 0 and not NaN, got a minimum of {float(x.detach().min())}")
 
 
