@@ -1,9 +1,9 @@
 """The study behind docs/results.md: every method on the embedded models' test images, without training and after fine-tuning.
 
-    python benchmarks/study.py --part methods --part ablations --part scenes --part fine-tuning --part speed
+    python -m benchmarks.study --part methods --part ablations --part scenes --part fine-tuning --part speed
 
 Each finished run is a line of docs/results.jsonl and is not repeated: a killed study goes on where it stopped. On two cores,
-one process for each model, the parts take about 60, 25, 25, 60 and 5 minutes. `python benchmarks/report.py` writes the page.
+one process for each model, the parts take about 60, 25, 25, 60 and 5 minutes. `python -m benchmarks.report` writes the page.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from skimba.evaluate import accuracy, predict
 from skimba.flops import count_flops
 from skimba.models import TokenModel, create_model
 from skimba.ops import native
-from skimba.pruning import prune
+from skimba.pruning import Pruner, prune
 from skimba.pruning.calibration import measured_speedup
 from skimba.train import Recipe, train
 
@@ -71,7 +71,13 @@ FINE_TUNED: dict[str, dict[str, Any]] = {
     "hold + teacher": {"teacher": "dense"},
 }
 FINE_TUNING_IMAGES = 10_000  # a fixed subset: what the machine can do in an hour
-FINE_TUNING = {"epochs": 1, "batch_size": 64, "learning_rate": 3e-4, "dtype": "bf16", "pretrained": True}
+FINE_TUNING: dict[str, Any] = {
+    "epochs": 1,
+    "batch_size": 64,
+    "learning_rate": 3e-4,
+    "dtype": "bf16",
+    "pretrained": True,
+}
 
 
 @dataclass(frozen=True)
@@ -149,13 +155,13 @@ def evaluate(run: Run) -> dict[str, Any]:
 
 
 def fine_tune(run: Run) -> dict[str, Any]:
-    keep = pruned(run).reducer.keep
-    arguments = {**METHODS[run.method.removesuffix(" + teacher")], "keep": dict(keep)}
+    model = pruned(run)
+    arguments = {**METHODS[run.method.removesuffix(" + teacher")], "keep": schedule(model)}
     order = torch.randperm(60_000, generator=torch.Generator().manual_seed(0))[:FINE_TUNING_IMAGES]
     recipe = Recipe(run.model, prune=arguments, seed=run.seed, **FINE_TUNED[run.method], **FINE_TUNING)
     with tempfile.TemporaryDirectory() as folder:
         found = train(recipe, images(run.model, "train")[order], images(run.model, "test"), folder)
-    return {**cost(run, pruned(run)), "accuracy": found}
+    return {**cost(run, model), "accuracy": found}
 
 
 def time_it(run: Run) -> dict[str, Any]:
@@ -167,8 +173,11 @@ def cost(run: Run, model: TokenModel) -> dict[str, Any]:
     """Share of the dense model's exact FLOPs, and the schedule."""
     whole = count_flops(dense(run.model), convention="exact").total
     share = count_flops(model, convention="exact").total / whole
-    keep = {} if model.reducer is None else model.reducer.keep
-    return {"exact_share": share, "keep": keep}
+    return {"exact_share": share, "keep": schedule(model)}
+
+
+def schedule(model: TokenModel) -> dict[int, float]:
+    return dict(model.reducer.keep) if isinstance(model.reducer, Pruner) else {}
 
 
 PARTS: dict[str, tuple[Callable[[], Iterator[Run]], Callable[[Run], dict[str, Any]]]] = {

@@ -84,7 +84,21 @@ Rows rows(const Operand& x) { return {pointer<void>(std::get<0>(x)), std::get<1>
 
 using Sizes = std::tuple<int64_t, int64_t, int64_t, int64_t>;  // b l e n
 using Order = std::tuple<uintptr_t, int64_t>;                  // address, batch stride (0: shared)
-using Flags = std::tuple<bool, bool, bool, int>;               // bf16, reverse, gap_per_channel, threads
+using Flags = std::tuple<bool, bool, bool, bool, int>;         // bf16, reverse, gap_per_channel, log_A, threads
+
+// No negative value and no NaN in the `width` floats of every row.
+void check_nonnegative(const std::string& name, const Rows& x, int64_t b, int64_t l, int64_t width) {
+  if (!x.data) return;
+  for (int64_t i = 0; i < b; ++i)
+    for (int64_t j = 0; j < l; ++j) {
+      const float* row = static_cast<const float*>(x.data) + i * x.batch + j * x.token;
+      bool good = true;
+      for (int64_t q = 0; q < width; ++q) good &= row[q] >= 0.0f;
+      if (!good)
+        throw nb::value_error((name + " must be >= 0 and not NaN, unlike in image " + std::to_string(i) + ", step " +
+                               std::to_string(j)).c_str());
+    }
+}
 
 // Every row must hold each of 0 ... l-1 once: else memory would be left unwritten, or written beyond its end.
 void check_order(const int32_t* order, int64_t rows, int64_t l) {
@@ -101,11 +115,14 @@ ScanArgs scan_args(const Sizes& s, const Flags& f, const Operand& u, const Opera
                    const Operand& C, const Operand& z, const Operand& gap, const Operand& step, const Operand& missing,
                    uintptr_t A, uintptr_t D, uintptr_t delta_bias, const Order& order) {
   auto [b, l, e, n] = s;
-  auto [bf16, reverse, gap_per_channel, threads] = f;
+  auto [bf16, reverse, gap_per_channel, log_A, threads] = f;
   auto [address, order_batch] = order;
   const int32_t* visited = pointer<int32_t>(address);
   if (visited) check_order(visited, order_batch ? b : 1, l);
-  return {b,       l,       e,         n,          bf16,        reverse,           gap_per_channel,
+  check_nonnegative("gap", rows(gap), b, l, gap_per_channel ? e : 1);
+  check_nonnegative("step", rows(step), b, l, 1);
+  check_nonnegative("missing", rows(missing), b, l, 1);
+  return {b,       l,       e,         n,          bf16,        reverse,           gap_per_channel, log_A,
           threads, rows(u), rows(delta), rows(B),  rows(C),     rows(z),           rows(gap),
           rows(step), rows(missing), pointer<float>(A), pointer<float>(D), pointer<float>(delta_bias), visited,
           order_batch, nullptr};
@@ -142,7 +159,7 @@ using Taps = std::tuple<int64_t, int64_t, int64_t, int64_t>;                // k
 using Image = std::tuple<uintptr_t, int64_t, int64_t, int64_t>;             // address, batch, row and column stride
 using Shown = std::tuple<int64_t, uintptr_t>;                               // tokens, source; zeros without
 
-ConvArgs conv_args(const Grid& grid, const Taps& taps, bool bf16, int threads, const Image& x, const Shown& shown,
+ConvArgs conv_args(const Grid& grid, const Taps& taps, bool bf16, bool reverse, int threads, const Image& x, const Shown& shown,
                    uintptr_t weight, uintptr_t bias) {
   auto [tokens, address] = shown;
   const int32_t* source = pointer<int32_t>(address);
@@ -152,22 +169,23 @@ ConvArgs conv_args(const Grid& grid, const Taps& taps, bool bf16, int threads, c
   auto [b, h, w, e] = grid;
   auto [kh, kw, top, left] = taps;
   auto [data, batch, row, col] = x;
-  return {b, h, w, e, kh, kw, top, left, bf16, threads, pointer<void>(data), batch, row, col,
+  return {b, h, w, e, kh, kw, top, left, bf16, reverse, threads, pointer<void>(data), batch, row, col,
           pointer<float>(weight), pointer<float>(bias), tokens, source, nullptr};
 }
 
-void conv(const Grid& grid, const Taps& taps, bool bf16, int threads, const Image& x, const Shown& shown, uintptr_t weight,
-          uintptr_t bias, uintptr_t y) {
-  ConvArgs args = conv_args(grid, taps, bf16, threads, x, shown, weight, bias);
+void conv(const Grid& grid, const Taps& taps, bool bf16, bool reverse, int threads, const Image& x, const Shown& shown,
+          uintptr_t weight, uintptr_t bias, uintptr_t y) {
+  ConvArgs args = conv_args(grid, taps, bf16, reverse, threads, x, shown, weight, bias);
   args.y = pointer<void>(y);
   Turn turn(args.threads);
   const Kernels* k = in_use;
   k->conv(args, workspace(k->conv_workspace(args)));
 }
 
-void conv_backward(const Grid& grid, const Taps& taps, bool bf16, int threads, const Image& x, const Shown& shown,
-                   uintptr_t weight, uintptr_t bias, const Image& grad, uintptr_t gx, uintptr_t gweight, uintptr_t gbias) {
-  ConvArgs args = conv_args(grid, taps, bf16, threads, x, shown, weight, bias);
+void conv_backward(const Grid& grid, const Taps& taps, bool bf16, bool reverse, int threads, const Image& x,
+                   const Shown& shown, uintptr_t weight, uintptr_t bias, const Image& grad, uintptr_t gx, uintptr_t gweight,
+                   uintptr_t gbias) {
+  ConvArgs args = conv_args(grid, taps, bf16, reverse, threads, x, shown, weight, bias);
   auto [data, batch, row, col] = grad;
   ConvGrads grads = {pointer<void>(data), batch, row, col, pointer<void>(gx), pointer<float>(gweight),
                      pointer<float>(gbias)};
@@ -208,16 +226,6 @@ bool keep_freed_memory() {
 #endif
 }
 
-// Whether all of rows of floats are >= 0: one pass, and NaN fails.
-bool nonnegative(uintptr_t address, int64_t b, int64_t l, int64_t width, int64_t batch, int64_t token) {
-  const float* p = pointer<float>(address);
-  bool good = true;
-  for (int64_t i = 0; i < b; ++i)
-    for (int64_t j = 0; j < l; ++j)
-      for (int64_t q = 0; q < width; ++q) good &= p[i * batch + j * token + q] >= 0.0f;
-  return good;
-}
-
 void map(int function, uintptr_t x, uintptr_t y, int64_t count) {
   in_use.load()->map(function, pointer<float>(x), pointer<float>(y), count);
 }
@@ -241,6 +249,5 @@ NB_MODULE(_native, m) {
   m.def("norm", &norm, Release());
   m.def("norm_backward", &norm_backward, Release());
   m.def("keep_freed_memory", &keep_freed_memory);
-  m.def("nonnegative", &nonnegative, Release());
   m.def("map", &map, Release());
 }

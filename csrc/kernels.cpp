@@ -211,8 +211,11 @@ template <class T> void pack_states(const ScanArgs& a, const Rows& rows, int64_t
 void pack_A(const ScanArgs& a, int64_t channel, int count, float factor, float* out) {
   int64_t padded = ceil_div(a.n, N) * N;
   for (int64_t i = 0; i < padded; ++i)
-    for (int lane = 0; lane < W; ++lane)
-      out[i * W + lane] = i < a.n && lane < count ? a.A[(channel + lane) * a.n + i] * factor : 0.0f;
+    for (int lane = 0; lane < W; ++lane) out[i * W + lane] = i < a.n && lane < count ? a.A[(channel + lane) * a.n + i] : 0.0f;
+  for (int64_t i = 0; i < padded; ++i) {
+    vf given = load(out + i * W);
+    store(out + i * W, (a.log_A ? -exp(given) : given) * factor);
+  }
 }
 
 template <class T> inline vf raw_delta(const Scan& k, int64_t t) {
@@ -469,9 +472,11 @@ vf backward_times(const Scan& k, const ScanGrads& g, int64_t start, int64_t coun
   return to_bias;
 }
 
-void store_grad_A(const Scan& k, const float* dA, float* out) {
+// By A, or by log(-A): A times that.
+void store_grad_A(const Scan& k, const float* dA, const float* A, float* out) {
   for (int lane = 0; lane < k.count; ++lane)
-    for (int64_t i = 0; i < k.a.n; ++i) out[(k.channel + lane) * k.a.n + i] = dA[i * W + lane];
+    for (int64_t i = 0; i < k.a.n; ++i)
+      out[(k.channel + lane) * k.a.n + i] = dA[i * W + lane] * (k.a.log_A ? A[i * W + lane] : 1.0f);
 }
 
 // The states at the start of every chunk, without keeping those between.
@@ -523,7 +528,7 @@ void scan_channels_backward(const Scan& k, const ScanGrads& g, const BackMemory&
     }
     to_bias += backward_times<T>(k, g, start, count, m, m.group_gap + part * a.l, m.group_step + part * a.l, from_next);
   }
-  store_grad_A(k, m.dA, m.sample_A + k.b * a.e * a.n);
+  store_grad_A(k, m.dA, m.A, m.sample_A + k.b * a.e * a.n);
   store(m.sample_D + k.b * a.e + k.channel, to_D, k.count);
   store(m.sample_bias + k.b * a.e + k.channel, to_bias, k.count);
 }
@@ -652,10 +657,13 @@ template <class T> void write_sums(const ConvArgs& a, const ConvMemory& m, const
     store(to + (b * a.tokens + k) * a.e, load(m.sums + k * W) * (factor ? factor[k] : 1.0f), count);
 }
 
+// Where a tap's weight stands in memory.
+inline int64_t tap(const ConvArgs& a, int64_t i) { return a.reverse ? a.kh * a.kw - 1 - i : i; }
+
 void pack_weight(const ConvArgs& a, int64_t channel, int count, float* out) {
   for (int64_t i = 0; i < a.kh * a.kw; ++i)
     for (int lane = 0; lane < W; ++lane)
-      out[i * W + lane] = lane < count ? a.weight[(channel + lane) * a.kh * a.kw + i] : 0.0f;
+      out[i * W + lane] = lane < count ? a.weight[(channel + lane) * a.kh * a.kw + tap(a, i)] : 0.0f;
 }
 
 // P neighbouring outputs at once: each weight is loaded once for all. KW = 0: any kernel width.
@@ -750,7 +758,7 @@ void weight_grad(const ConvArgs& a, const float* image, const float* grad, int c
       if (wide == 4) tap_sums<4>(a, from, grad, row, sums);
       if (wide == 1) tap_sums<1>(a, from, grad, row, sums);
       for (int q = 0; q < wide; ++q)
-        for (int lane = 0; lane < count; ++lane) out[lane * taps + i * a.kw + j + q] = sums[q][lane];
+        for (int lane = 0; lane < count; ++lane) out[lane * taps + tap(a, i * a.kw + j + q)] = sums[q][lane];
       j += wide;
     }
 }

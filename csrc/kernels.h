@@ -13,7 +13,7 @@ struct Rows {  // a (b, tokens, channels) operand with unit stride on the channe
 
 struct ScanArgs {
   int64_t b, l, e, n;
-  bool bf16, reverse, gap_per_channel;
+  bool bf16, reverse, gap_per_channel, log_A;  // log_A: A holds log(-A)
   int threads;
   Rows u, delta, B, C, z;      // float or bfloat16
   Rows gap, step, missing;     // float
@@ -33,7 +33,7 @@ struct ScanGrads {
 // each position one of `tokens` rows of x (x_col apart) or zeros, and a token gets the mean over the positions that show it.
 struct ConvArgs {
   int64_t b, h, w, e, kh, kw, pad_top, pad_left;
-  bool bf16;
+  bool bf16, reverse;          // reverse: the taps are mirrored
   int threads;
   const void* x;
   int64_t x_batch, x_row, x_col;

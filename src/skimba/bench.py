@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ from skimba.pruning import prune
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # How a model is pruned, by name. "…, none" removes the same tokens without an alignment.
-PRUNED: dict[str, dict[str, str]] = {
+PRUNED: dict[str, dict[str, Any]] = {
     "top": {"preset": "top"},
     "top, none": {"preset": "top", "align": "none"},
     "hold": {"preset": "hold"},
@@ -46,7 +46,7 @@ class Timing:
     """One line of the table.
 
     Attributes:
-        case: ``"dense"``, a key of :data:`PRUNED`, or one of the floors.
+        case: ``"dense"``, one of the pruned, or one of the floors.
         time_ms: for one image, median over the rounds.
         spread_ms: distance between the quartiles.
         speedup: over the dense model of the same dtype, batch and size, median over the rounds; None where there is none.
@@ -79,23 +79,25 @@ def bench(
     img_sizes: list[int | None],
     rounds: int,
     on_round: Callable[[], None] | None = None,
+    pruned: Mapping[str, Mapping[str, Any]] = PRUNED,
 ) -> list[Timing]:
     """Time models.
 
     Args:
         names: skimba models, or any other that timm knows (timed dense).
-        cases: any of ``"dense"``, the keys of :data:`PRUNED`, :data:`FLOORS` and :data:`REFERENCE`.
+        cases: any of ``"dense"``, the keys of ``pruned``, :data:`FLOORS` and :data:`REFERENCE`.
         dtypes: keys of :data:`DTYPES`.
         batches: images at a time.
         img_sizes: sides of the images in pixels; None for the model's own.
         rounds: how often each case runs, after one round to warm up.
         on_round: called after each round of one group of cases, for a progress bar.
+        pruned: arguments of :func:`skimba.prune`, by the name of the case.
 
     Raises:
         ValueError: an unknown name, case or dtype, or less than one round.
     """
     for what, given, known in (
-        ("case", cases, ("dense", *PRUNED, *FLOORS, REFERENCE)),
+        ("case", cases, ("dense", *pruned, *FLOORS, REFERENCE)),
         ("dtype", dtypes, DTYPES),
         ("model", names, (*list_models(), *timm.list_models())),
     ):
@@ -108,7 +110,7 @@ def bench(
     for dtype in dtypes:
         for batch in batches:
             for img_size in img_sizes:
-                groups = {name: _cases(name, cases, dtype, batch, img_size) for name in names}
+                groups = {name: _cases(name, cases, pruned, dtype, batch, img_size) for name in names}
                 times = _interleave(groups, rounds, on_round)
                 for name, (size, group) in groups.items():
                     dense = times.get((name, "dense"))
@@ -116,7 +118,9 @@ def bench(
     return found
 
 
-def _cases(name: str, cases: list[str], dtype: str, batch: int, img_size: int | None) -> tuple[int, list[_Case]]:
+def _cases(
+    name: str, cases: list[str], pruned: Mapping[str, Mapping[str, Any]], dtype: str, batch: int, img_size: int | None
+) -> tuple[int, list[_Case]]:
     """What to run for one model; the side of its images."""
     ours = name in list_models()
     sizes: dict[str, Any] = {} if img_size is None else {"img_size": img_size}
@@ -129,10 +133,10 @@ def _cases(name: str, cases: list[str], dtype: str, batch: int, img_size: int | 
         if case == "dense":
             gflops = count_flops(model, convention="exact").total / 1e9 if ours else None
             found.append(_Case(case, lambda: model(images), gflops))
-        elif ours and case in PRUNED:
-            pruned = prune(model, **PRUNED[case])  # type: ignore[arg-type]
-            gflops = count_flops(pruned, convention="exact").total / 1e9
-            found.append(_Case(case, lambda pruned=pruned: pruned(images), gflops))  # type: ignore[misc]
+        elif ours and case in pruned:
+            smaller = prune(model, **pruned[case])
+            gflops = count_flops(smaller, convention="exact").total / 1e9
+            found.append(_Case(case, lambda smaller=smaller: smaller(images), gflops))  # type: ignore[misc]
         elif ours and case == REFERENCE:
             found.append(_Case(case, lambda: _on_reference(model, images)))
         elif case in FLOORS and (ours or case == "matrix products"):

@@ -61,12 +61,13 @@ def test_a_bfloat16_model_trains(model, images):
     assert all(p.grad.dtype == p.dtype and p.grad.isfinite().all() for p in model.parameters())
 
 
-def test_the_recurrence_keeps_its_parameters_in_float32(model):
+def test_the_recurrence_and_its_convolution_keep_their_parameters_in_float32(model):
     before = {name: p.clone() for name, p in model.named_parameters()}
     model.bfloat16()
     kept = {name for name, p in model.named_parameters() if p.dtype == torch.float32}
     assert all(torch.equal(before[name], dict(model.named_parameters())[name]) for name in kept)
-    last = {"A_log", "A_b_log", "D", "D_b"}
-    assert kept == {n for n in before if n.rsplit(".", 1)[-1] in last or ("dt_proj" in n and n.endswith("bias"))}
+    kinds = ("A_log", "A_b_log", "D", "D_b", "dt_proj.bias", "dt_proj_b.bias")
+    conv = ("conv1d.", "conv1d_b.", "conv2d.")
+    assert kept == {n for n in before if n.endswith(tuple(f".{k}" for k in kinds)) or any(f".{c}" in n for c in conv)}
     model.double()
     assert all(p.dtype == torch.float64 for p in model.parameters())

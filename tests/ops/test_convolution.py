@@ -129,11 +129,16 @@ def test_result_does_not_depend_on_the_number_of_threads():
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # opcheck itself reads it
 def test_opcheck(monkeypatch):
     monkeypatch.undo()
+    operator = torch.ops.skimba.depthwise_conv.default
     x, weight, bias = (t.detach().clone().requires_grad_() for t in conv_inputs(2, 4, 5, 6, taps=(3, 3)).values())
-    torch.library.opcheck(torch.ops.skimba.depthwise_conv.default, (x, weight, bias, None, 1, 1))
-    tokens = x.detach()[:, :, :2].flatten(1, 2)[:, None].requires_grad_()
-    source = torch.randint(-1, tokens.shape[2], (2, 4, 5), dtype=torch.int32)
-    torch.library.opcheck(torch.ops.skimba.depthwise_conv.default, (tokens, weight, bias, source, 1, 1))
+    torch.library.opcheck(operator, (x, weight, bias, None, False))
+    tokens = x.detach()[:, :, :2].flatten(1, 2).requires_grad_()
+    source = torch.randint(-1, tokens.shape[1], (2, 4, 5), dtype=torch.int32)
+    torch.library.opcheck(operator, (tokens, weight, bias, source, False))
+    row = weight.detach()[:, 0].clone().requires_grad_()
+    for reverse in (False, True):
+        torch.library.opcheck(operator, (tokens, row, bias, None, reverse))
+        torch.library.opcheck(operator, (tokens, row, bias, source.flatten(1), reverse))
 
 
 def test_bad_input_says_what_is_allowed():

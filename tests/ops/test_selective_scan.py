@@ -51,6 +51,24 @@ def test_gap_per_channel(reverse):
 
 @needs_native
 @pytest.mark.parametrize("variant", native.variants())
+@pytest.mark.parametrize(("channels", "states"), [(1, 8), (24, 16), (130, 20)])
+def test_matches_where_the_logarithm_of_A_is_given(channels, states, variant):
+    inputs = scan_inputs(19, channels, states)
+    with native.use(variant):
+        assert_matches({**inputs, "A": (-inputs["A"]).log()}, log_A=True)
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_the_logarithm_of_A_stands_for_it(backend):
+    if backend == "cpu" and native.UNAVAILABLE is not None:
+        pytest.skip(native.UNAVAILABLE)
+    inputs = scan_inputs(19)
+    y = selective_scan(**{**inputs, "A": (-inputs["A"]).log()}, log_A=True, backend=backend)
+    torch.testing.assert_close(y, selective_scan(**inputs, backend=backend), rtol=1e-5, atol=1e-5)
+
+
+@needs_native
+@pytest.mark.parametrize("variant", native.variants())
 def test_bfloat16_is_the_float32_scan_of_the_rounded_data(variant):
     data = ("u", "delta", "B", "C", "z")
     rounded = {k: x.bfloat16() if k in data else x for k, x in scan_inputs(70, 40).items()}
@@ -130,7 +148,8 @@ def test_opcheck(without, monkeypatch):
     inputs = scan_inputs(5, 6, without=without)
     arguments = [inputs.get(name) for name in NAMES]
     arguments = [None if x is None else x.detach().clone().requires_grad_(x.is_floating_point()) for x in arguments]
-    torch.library.opcheck(torch.ops.skimba.selective_scan.default, (*arguments, True))
+    for log_A in (False, True):
+        torch.library.opcheck(torch.ops.skimba.selective_scan.default, (*arguments, True, log_A))
 
 
 @needs_native

@@ -39,21 +39,21 @@ def decay_rates(channels: int, state_size: int) -> nn.Parameter:
 def sum_scans(parts: Sequence[Tensor], keep_parts: bool) -> Tensor:
     """The sum of the scans' outputs, in place of the first unless they are still wanted: a new tensor of that size costs more
     than the addition."""
-    if keep_parts:
-        return torch.stack(list(parts)).sum(0)
-    for part in parts[1:]:
-        parts[0].add_(part)
-    return parts[0]
+    first, second, *others = parts
+    total = first + second if keep_parts else first.add_(second)
+    for part in others:
+        total.add_(part)
+    return total
 
 
 class Mixer(nn.Module):
     """What both mixers have: the projections, and the parameters of a scan.
 
     A, D and the time step's bias stay float32 when the model is cast to bfloat16 or float16: the recurrence multiplies their
-    rounding errors.
+    rounding errors. So do the depthwise convolutions' few weights, which the kernels take in float32.
     """
 
-    FLOAT32 = re.compile(r"A(_b)?_log|D(_b)?|dt_proj(_b)?\.bias")
+    FLOAT32 = re.compile(r"A(_b)?_log|D(_b)?|dt_proj(_b)?\.bias|conv[12]d(_b)?\.(weight|bias)")
 
     def __init__(self, embed_dim: int, state_size: int, expand: int, bias: bool) -> None:
         super().__init__()
@@ -123,10 +123,11 @@ class VimMixer(Mixer):
         """One direction: the gated output ``(b l e)`` and the time steps before softplus and bias."""
         assert conv1d.bias is not None
         c = align_conv1d(layout, x, conv1d.weight.squeeze(1), conv1d.bias, order.reverse)  # (b l e)
-        dt, B, C = x_proj(c).split([self.rank, self.state_size, self.state_size], dim=-1)
+        dt, B, C = x_proj(c).split_with_sizes([self.rank, self.state_size, self.state_size], dim=-1)
         delta = F.linear(dt, dt_proj.weight)
         time = scan_time(layout.alignment, order, delta, dt_proj.bias)
-        y = selective_scan(c, delta, -A_log.float().exp(), B, C, D, z, dt_proj.bias, reverse=order.reverse, **time)
+        bias, reverse = dt_proj.bias, order.reverse
+        y = selective_scan(c, delta, A_log, B, C, D, z, bias, reverse=reverse, log_A=True, **time)
         return y, delta
 
 
@@ -144,11 +145,10 @@ class PlainMambaMixer(Mixer):
         x, z = self.in_proj(hidden).chunk(2, dim=-1)  # (b l e) each
         assert self.conv2d.bias is not None
         c = align_conv2d(layout, x, self.conv2d.weight.squeeze(1), self.conv2d.bias)
-        dt, B, C = self.x_proj(c).split([self.rank, self.state_size, self.state_size], dim=-1)
+        dt, B, C = self.x_proj(c).split_with_sizes([self.rank, self.state_size, self.state_size], dim=-1)
         delta = F.linear(dt, self.dt_proj.weight)
         delta_bias = 2 * self.dt_proj.bias  # compat: the official code adds it twice, in dt_proj and in the scan
-        A = -self.A_log.float().exp()
-        ys = [self._scan(c, delta, delta_bias, A, B, C, layout, order) for order in layout.snake_orders]
+        ys = [self._scan(c, delta, delta_bias, B, C, layout, order) for order in layout.snake_orders]
         gate = F.silu(z)
         out = self.out_proj(sum_scans(ys, keep_parts=record) * gate)
         if not record:
@@ -160,7 +160,6 @@ class PlainMambaMixer(Mixer):
         c: Tensor,
         delta: Tensor,
         delta_bias: Tensor,
-        A: Tensor,
         B: Tensor,
         C: Tensor,
         layout: Layout,
@@ -174,12 +173,13 @@ class PlainMambaMixer(Mixer):
         return selective_scan(
             c,
             delta,
-            A,
+            self.A_log,
             B + self.direction_Bs[order.move].to(B.dtype),
             C,
             self.D,
             None,
             delta_bias,
             order=order.index,
+            log_A=True,
             **time,
         )

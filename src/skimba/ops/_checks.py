@@ -55,7 +55,7 @@ def choose(backend: str, x: Tensor) -> str:
 
 def check(name: str, x: Tensor, shapes: tuple[tuple[int, ...], ...], like: Tensor) -> None:
     """One of ``shapes``, a floating dtype, the device of ``like``."""
-    if tuple(x.shape) not in shapes:
+    if x.shape not in shapes:
         allowed = " or ".join(str(s) for s in shapes)
         raise ValueError(f"{name} must have shape {allowed}, got {tuple(x.shape)}")
     if x.dtype not in DTYPES:
@@ -74,15 +74,3 @@ def check_data(name: str, x: Tensor, axes: str) -> None:
         raise ValueError(f"{name} ({axes}) must have at least one element on every axis but b, got {tuple(x.shape)}")
     if x.dtype not in DTYPES:
         raise TypeError(f"{name} must have a floating dtype, got {x.dtype}")
-
-
-def check_nonnegative(name: str, x: Tensor) -> None:
-    """No negative value and no NaN; not looked at while tracing, where there are no values."""
-    if torch.compiler.is_compiling() or type(x) not in (Tensor, torch.nn.Parameter) or x.device.type == "meta":
-        return
-    if native.UNAVAILABLE is None and x.dtype == torch.float32 and x.device.type == "cpu":
-        good = native.nonnegative(x)
-    else:
-        good = bool((x >= 0).all())
-    if not good:
-        raise ValueError(f"{name} must be >= 0 and not NaN, got a minimum of {float(x.detach().min())}")

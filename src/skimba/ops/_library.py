@@ -11,15 +11,16 @@ import torch
 from torch import Tensor
 
 from skimba.ops import _cpu
-from skimba.ops.scan_inputs import NO_GRADIENT
+from skimba.ops.scan_inputs import NO_GRADIENT, ScanInputs
 
 # The low-level interface: the wrapper of `torch.library.custom_op` costs tens of microseconds a call.
 LIBRARY: Any = torch.library.Library("skimba", "FRAGMENT")
 _SCAN = (
     "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? delta_bias, "
-    "Tensor? gap, Tensor? step, Tensor? missing, Tensor? order, bool reverse"
+    "Tensor? gap, Tensor? step, Tensor? missing, Tensor? order, bool reverse, bool log_A"
 )
-_CONV = "Tensor x, Tensor weight, Tensor bias, Tensor? source, int pad_top, int pad_left"
+_CONV = "Tensor x, Tensor weight, Tensor bias, Tensor? source, bool reverse"
+_WITH_GRADIENT = len(ScanInputs._fields) - len(NO_GRADIENT)
 _TEN = ", ".join(["Tensor"] * 10)
 
 
@@ -29,8 +30,7 @@ def _fake_scan(u: Tensor, *rest: Any) -> Tensor:
 
 def _fake_scan_backward(grad: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
     return tuple(
-        grad.new_empty(0, dtype=torch.float32) if x is None else x.new_empty(x.shape)
-        for x in inputs[: -1 - len(NO_GRADIENT)]
+        grad.new_empty(0, dtype=torch.float32) if x is None else x.new_empty(x.shape) for x in inputs[:_WITH_GRADIENT]
     )
 
 
@@ -43,26 +43,25 @@ def _fake_conv_backward(grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, *
 
 
 def _keep_scan(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:-1])
-    ctx.reverse = inputs[-1]
+    *tensors, ctx.reverse, ctx.log_A = inputs
+    ctx.save_for_backward(*tensors)
 
 
 def _scan_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     inputs = ctx.saved_tensors
-    grads = torch.ops.skimba.selective_scan_backward(grad, *inputs, ctx.reverse)
-    without = len(NO_GRADIENT)
-    given = zip(inputs[:-without], grads, strict=True)
-    return (*(None if x is None else g for x, g in given), *[None] * (without + 1))
+    grads = torch.ops.skimba.selective_scan_backward(grad, *inputs, ctx.reverse, ctx.log_A)
+    given = zip(inputs[:_WITH_GRADIENT], grads, strict=True)
+    return (*(None if x is None else g for x, g in given), *[None] * (len(NO_GRADIENT) + 2))
 
 
 def _keep_conv(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:4])
-    ctx.padding = inputs[4:]
+    *tensors, ctx.reverse = inputs
+    ctx.save_for_backward(*tensors)
 
 
 def _conv_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    grads = torch.ops.skimba.depthwise_conv_backward(grad, *ctx.saved_tensors, *ctx.padding)
-    return (*grads, None, None, None)
+    grads = torch.ops.skimba.depthwise_conv_backward(grad, *ctx.saved_tensors, ctx.reverse)
+    return (*grads, None, None)
 
 
 def _fake_norm(x: Tensor, residual: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:

@@ -6,14 +6,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from skimba.ops.scan_inputs import ScanInputs
+from skimba.ops.scan_inputs import NONNEGATIVE, ScanInputs
 from skimba.ops.source import check_source, mean_shown, show
 
 
-def selective_scan(s: ScanInputs, reverse: bool) -> Tensor:
+def selective_scan(s: ScanInputs, reverse: bool, log_A: bool) -> Tensor:
     """See :func:`skimba.selective_scan`. One step after the other, in float32 (float64 for such inputs)."""
+    if log_A:
+        A = -s.A.to(torch.promote_types(s.A.dtype, torch.float32)).exp()
+        return selective_scan(s._replace(A=A), reverse, False)
     if s.order is not None:
         return _ordered_scan(s, s.order, reverse)
+    _check_nonnegative(s)
     dtype = torch.promote_types(s.u.dtype, torch.float32)
     u, delta, B, C = (x.to(dtype) for x in (s.u, s.delta, s.B, s.C))
     if s.delta_bias is not None:
@@ -49,8 +53,17 @@ def _ordered_scan(s: ScanInputs, order: Tensor, reverse: bool) -> Tensor:
         raise ValueError("order must hold each token once")
     rows = index[..., None].expand_as(s.u)  # (b l e)
     z = None if s.z is None else s.z.gather(1, rows)
-    y = selective_scan(s._replace(u=s.u.gather(1, rows), z=z, order=None), reverse)
+    y = selective_scan(s._replace(u=s.u.gather(1, rows), z=z, order=None), reverse, False)
     return torch.zeros_like(y).scatter(1, rows, y)
+
+
+def _check_nonnegative(s: ScanInputs) -> None:
+    """Not while tracing, where there are no values."""
+    for name in NONNEGATIVE:
+        x = getattr(s, name)
+        has_values = type(x) in (Tensor, torch.nn.Parameter) and x.device.type != "meta"
+        if has_values and not torch.compiler.is_compiling() and not (x >= 0).all():
+            raise ValueError(f"{name} must be >= 0 and not NaN, got a minimum of {float(x.detach().min())}")
 
 
 def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor, source: Tensor | None, reverse: bool) -> Tensor:

@@ -93,21 +93,9 @@ def _check_source(source: Tensor, x: Tensor, rank: int) -> None:
         raise ValueError(f"source must be on {x.device}, got {source.device}")
 
 
-def _native_1d(x: Tensor, weight: Tensor, bias: Tensor, source: Tensor | None, reverse: bool) -> Tensor:
-    """A sequence is a grid of one row; the reverse direction has the taps mirrored and the border on the other side."""
-    taps = (weight.flip(1) if reverse else weight)[:, None].float()
-    left = 0 if reverse else weight.shape[1] - 1
-    operator = torch.ops.skimba.depthwise_conv
-    rows = None if source is None else source.unsqueeze(1)
-    return _library.call(operator, x.unsqueeze(1), taps, bias.float(), rows, 0, left).squeeze(1)
+def _native(x: Tensor, weight: Tensor, bias: Tensor, source: Tensor | None, reverse: bool = False) -> Tensor:
+    return _library.call(torch.ops.skimba.depthwise_conv, x, weight.float(), bias.float(), source, reverse)
 
 
-def _native_2d(x: Tensor, weight: Tensor, bias: Tensor, source: Tensor | None) -> Tensor:
-    operator, padding = torch.ops.skimba.depthwise_conv, (weight.shape[1] // 2, weight.shape[2] // 2)
-    if source is None:
-        return _library.call(operator, x, weight.float(), bias.float(), None, *padding)
-    return _library.call(operator, x.unsqueeze(1), weight.float(), bias.float(), source, *padding).squeeze(1)
-
-
-BACKENDS_1D: dict[str, Callable[..., Tensor]] = {"reference": _reference.causal_conv1d, "cpu": _native_1d}
-BACKENDS_2D: dict[str, Callable[..., Tensor]] = {"reference": _reference.depthwise_conv2d, "cpu": _native_2d}
+BACKENDS_1D: dict[str, Callable[..., Tensor]] = {"reference": _reference.causal_conv1d, "cpu": _native}
+BACKENDS_2D: dict[str, Callable[..., Tensor]] = {"reference": _reference.depthwise_conv2d, "cpu": _native}

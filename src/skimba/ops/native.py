@@ -71,12 +71,3 @@ def evaluate(function: str, x: Tensor) -> Tensor:
     y = torch.empty_like(x)
     _native.map(["exp2", "exp", "softplus", "silu"].index(function), x.data_ptr(), y.data_ptr(), x.numel())
     return y
-
-
-def nonnegative(x: Tensor) -> bool:
-    """Whether all of float32 ``x (b l)`` or ``(b l e)`` is >= 0; NaN is not."""
-    if x.dim() == 2:
-        x = x[..., None]
-    elif x.stride(-1) != 1:
-        x = x.contiguous()
-    return bool(_native.nonnegative(x.data_ptr(), *x.shape, x.stride(0), x.stride(1)))

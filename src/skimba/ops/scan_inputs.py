@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from skimba.ops._checks import check, check_data, check_nonnegative
+from skimba.ops._checks import check, check_data
 
 
 class ScanInputs(NamedTuple):
@@ -28,10 +28,11 @@ class ScanInputs(NamedTuple):
 
 
 NO_GRADIENT = ("missing", "order")  # counts and indices
+NONNEGATIVE = ("gap", "step", "missing")  # times and factors on them
 
 
 def check_scan(s: ScanInputs) -> None:
-    """Raise ValueError or TypeError unless the tensors fit each other."""
+    """Raise ValueError or TypeError unless the tensors fit each other. The values are looked at by the backends."""
     check_data("u", s.u, "b l e")
     batch, length, channels = data = tuple(s.u.shape)
     if s.A.dim() != 2 or s.A.shape[1] == 0:
@@ -53,8 +54,6 @@ def check_scan(s: ScanInputs) -> None:
         x = getattr(s, name)
         if x is not None:
             check(name, x, allowed, s.u)
-            if name in ("gap", "step", "missing"):
-                check_nonnegative(name, x)
     if s.order is not None:
         if tuple(s.order.shape) not in ((length,), (batch, length)):
             raise ValueError(f"order must have shape {(length,)} or {(batch, length)}, got {tuple(s.order.shape)}")

@@ -28,6 +28,7 @@ def selective_scan(
     order: Tensor | None = None,
     *,
     reverse: bool = False,
+    log_A: bool = False,
     backend: Backend = "auto",
 ) -> Tensor:
     """Run a diagonal state space model over the tokens of a sequence.
@@ -56,6 +57,7 @@ def selective_scan(
         order: ``(l)`` or ``(b l)`` int32, the tokens in the order in which they are visited: step t reads row ``order[t]`` of u
             and z and writes that of y, but row t of all else. The same as gathering u and z and scattering y, at no cost.
         reverse: from the last token to the first, without a flip of the data.
+        log_A: ``A`` holds log(-A), which is what models keep; at no cost.
         backend: a key of :data:`BACKENDS`, or ``auto``: ``cpu`` where it can run, else ``reference``.
 
     Returns:
@@ -72,23 +74,25 @@ def selective_scan(
     """
     inputs = ScanInputs(u, delta, A, B, C, D, z, delta_bias, gap, step, missing, order)
     check_scan(inputs)
-    return BACKENDS[choose(backend, u)](inputs, reverse)
+    return BACKENDS[choose(backend, u)](inputs, reverse, log_A)
 
 
 def _float(x: Tensor | None) -> Any:
     return x if x is None or x.dtype == torch.float32 else x.float()
 
 
-def _native(s: ScanInputs, reverse: bool) -> Tensor:
+def _native(s: ScanInputs, reverse: bool, log_A: bool) -> Tensor:
     """Brings the dtypes to what the kernel takes: one for the data (float32 if mixed), float32 for all else."""
-    dtype = s.u.dtype
-    if any(x is not None and x.dtype != dtype for x in (s.delta, s.B, s.C, s.z)):
-        s = s._replace(u=_float(s.u), delta=_float(s.delta), B=_float(s.B), C=_float(s.C), z=_float(s.z))
-    s = s._replace(A=_float(s.A), D=_float(s.D), delta_bias=_float(s.delta_bias))
-    s = s._replace(
-        gap=_float(s.gap), step=_float(s.step), missing=_float(None if s.missing is None else s.missing.detach())
-    )
-    return _library.call(torch.ops.skimba.selective_scan, *s, reverse).to(dtype)
+    u, delta, A, B, C, D, z, delta_bias, gap, step, missing, order = s
+    if any(x is not None and x.dtype != u.dtype for x in (delta, B, C, z)):
+        same = s._replace(u=u.float(), delta=delta.float(), B=B.float(), C=C.float(), z=_float(z))
+        return _native(same, reverse, log_A).to(u.dtype)
+    A, D, delta_bias, gap, step, missing = map(_float, (A, D, delta_bias, gap, step, missing))
+    operator = torch.ops.skimba.selective_scan
+    return _library.call(operator, u, delta, A, B, C, D, z, delta_bias, gap, step, missing, order, reverse, log_A)
 
 
-BACKENDS: dict[str, Callable[[ScanInputs, bool], Tensor]] = {"reference": _reference.selective_scan, "cpu": _native}
+BACKENDS: dict[str, Callable[[ScanInputs, bool, bool], Tensor]] = {
+    "reference": _reference.selective_scan,
+    "cpu": _native,
+}
