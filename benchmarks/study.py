@@ -197,13 +197,18 @@ def main(given: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", action="append", choices=PARTS, help="what to run; all if left out")
     parser.add_argument("--model", action="append", help="only these models, for a process on each core")
+    parser.add_argument("--method", action="append", help="only these methods")
     arguments = parser.parse_args(given)
     native.keep_freed_memory()
     for part in arguments.part or PARTS:
         runs, do = PARTS[part]
         for run in runs():
             done = [{name: line[name] for name in asdict(run)} for line in read_results()]
-            if asdict(run) in done or (arguments.model and run.model not in arguments.model):
+            unwanted = any(
+                names and name not in names
+                for names, name in ((arguments.model, run.model), (arguments.method, run.method))
+            )
+            if unwanted or asdict(run) in done:
                 continue
             line = json.dumps({**asdict(run), **do(run)}, ensure_ascii=False)
             with RESULTS.open("a") as results:
