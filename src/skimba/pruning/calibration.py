@@ -15,13 +15,16 @@ from skimba.models import Reducer, TokenModel, with_reducer
 from skimba.pruning.schedule import Keep, share_for_flops
 
 ReducerOf = Callable[[Keep], Reducer]  # the method, given its schedule
+Taper = Callable[[tuple[int, ...], float], Keep]  # the schedule, given stages and the share kept at the first
 BATCH = 64  # of calibration images
 ATTEMPTS, WITHIN = 8, 0.02  # of the search for a speed-up
 ROUNDS, LEAST_TIME_S = 15, 0.3  # of one measurement
 
 
-def keep_for_flops(model: TokenModel, reducer: ReducerOf, stages: tuple[int, ...], target: float, least: float) -> Keep:
-    """The schedule of equal shares at ``stages`` whose exact FLOPs are ``target`` (0 … 1) of the dense model's, or just below.
+def keep_for_flops(
+    model: TokenModel, reducer: ReducerOf, taper: Taper, stages: tuple[int, ...], target: float, least: float
+) -> Keep:
+    """The schedule at ``stages`` whose exact FLOPs are ``target`` (0 … 1) of the dense model's, or just below.
 
     Raises:
         ValueError: out of reach with at least ``least`` kept at each stage.
@@ -29,13 +32,13 @@ def keep_for_flops(model: TokenModel, reducer: ReducerOf, stages: tuple[int, ...
     dense = count_flops(with_reducer(model, None), convention="exact").total
 
     def flops(share: float) -> float:
-        pruned = with_reducer(model, reducer(dict.fromkeys(stages, share)))
+        pruned = with_reducer(model, reducer(taper(stages, share)))
         return count_flops(pruned, convention="exact").total / dense
 
-    return dict.fromkeys(stages, share_for_flops(flops, target, least))
+    return taper(stages, share_for_flops(flops, target, least))
 
 
-def calibrate(model: TokenModel, reducer: ReducerOf, target: float, least: float, images: Tensor) -> Keep:
+def calibrate(model: TokenModel, reducer: ReducerOf, taper: Taper, target: float, least: float, images: Tensor) -> Keep:
     """Of the schedules at various stages that all reach ``target``, the one whose logits stay nearest to the dense model's.
 
     Args:
@@ -45,7 +48,7 @@ def calibrate(model: TokenModel, reducer: ReducerOf, target: float, least: float
     best: tuple[float, Keep] | None = None
     for stages in stage_sets(len(model.layers)):
         try:
-            keep = keep_for_flops(model, reducer, stages, target, least)
+            keep = keep_for_flops(model, reducer, taper, stages, target, least)
         except ValueError:
             continue  # too few stages for this target
         found = _log_probabilities(with_reducer(model, reducer(keep)), images)

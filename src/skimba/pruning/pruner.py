@@ -17,7 +17,7 @@ from skimba.pruning.importance import IMPORTANCE, READS_NO_SCAN, Importance
 from skimba.pruning.likeness import LIKENESS, Likeness
 from skimba.pruning.presets import PRESETS, Method
 from skimba.pruning.reduction import DISORDERS, OWNER, PAIRS, REDUCTION, Owner, Stage
-from skimba.pruning.schedule import STAGES, Keep, paper_schedule, stage_count
+from skimba.pruning.schedule import STAGES, Keep, paper_schedule, stage_count, tapered
 from skimba.pruning.selection import SELECTION, Selection
 from skimba.tokens import Alignment, Tokens
 
@@ -116,6 +116,7 @@ def prune(
     align_conv: bool | str | None = None,
     gap_delta: str | None = None,
     stages: str | tuple[int, ...] | None = None,
+    taper: float | None = None,
     seed: int = 0,
 ) -> Model:
     """The same model, sharing its weights, with tokens removed between its blocks. The model given stays dense.
@@ -144,6 +145,7 @@ def prune(
             ``"condensed"``, ``"zeros"``, ``"held"`` by name.
         gap_delta: with ``decay``, the time step of a missing position: ``"previous"``, ``"own"`` or ``"bias"``.
         stages: for a target: a key of ``STAGES`` or block numbers.
+        taper: for a target, in (0, 1]: each stage takes this times the share of tokens that the stage before took.
         seed: for ``importance="random"``.
 
     Raises:
@@ -163,6 +165,7 @@ def prune(
         "align_conv": align_conv,
         "gap_delta": gap_delta,
         "stages": stages,
+        "taper": taper,
     }
     method = entry(PRESETS, "auto" if preset is None else preset, "preset")
     method = replace(method, **{name: value for name, value in changes.items() if value is not None})
@@ -193,13 +196,14 @@ def _keep_for_target(
     if target_speedup is not None and not target_speedup > 1:
         raise ValueError(f"target_speedup must be above 1, got {target_speedup}")
     reducer = partial(Pruner, method=method, seed=seed)
+    taper = partial(tapered, taper=method.taper)
     least = 0.5 if method.reduction in PAIRS else LEAST_SHARE
     share = target_flops if target_speedup is None else 1 / target_speedup
     assert share is not None
     stages = method.stages if isinstance(method.stages, tuple) else STAGES[method.stages](len(model.layers))
     if images is not None:
-        stages = tuple(calibrate(model, reducer, share, least, images))
-    keep_at = partial(keep_for_flops, model, reducer, stages, least=least)
+        stages = tuple(calibrate(model, reducer, taper, share, least, images))
+    keep_at = partial(keep_for_flops, model, reducer, taper, stages, least=least)
     if target_speedup is None:
         return keep_at(target=share)
     if images is None:
@@ -224,6 +228,8 @@ def _check_method(method: Method) -> None:
         raise ValueError(f"unknown gap_delta {method.gap_delta!r}; known: {', '.join(GAP_DELTA)}")
     if isinstance(method.stages, str) and method.stages not in STAGES:
         raise ValueError(f"unknown stages {method.stages!r}; known: {', '.join(STAGES)}, or block numbers")
+    if not 0 < method.taper <= 1:
+        raise ValueError(f"taper must be in (0, 1], got {method.taper}")
     aligned = method.align != "none" or method.align_conv not in (True, False, "condensed")
     if method.reduction in DISORDERS and aligned:
         raise ValueError(

@@ -45,8 +45,8 @@ def _quarters(depth: int) -> tuple[int, ...]:
 
 
 def _early(depth: int) -> tuple[int, ...]:
-    """Four stages within the first half: what goes early saves most, and four small steps lose less than one big one."""
-    return tuple(sorted({max(depth * eighth // 8, 1) for eighth in (1, 2, 3, 4)}))
+    """Three stages within the first 3/8 of the depth: what goes early saves most."""
+    return tuple(sorted({max(depth * eighth // 8, 1) for eighth in (1, 2, 3)}))
 
 
 def _every(depth: int) -> tuple[int, ...]:
@@ -65,13 +65,18 @@ STAGES: dict[str, Callable[[int], tuple[int, ...]]] = {
 }
 
 
+def tapered(stages: tuple[int, ...], share: float, taper: float) -> Keep:
+    """``share`` kept at the first stage; each further one takes ``taper`` times the share that the one before took."""
+    return {block: 1 - (1 - share) * taper**number for number, block in enumerate(stages)}
+
+
 def share_for_flops(flops: Callable[[float], float], target: float, least: float) -> float:
-    """The share to keep at every stage so that ``flops(share)``, a share of the dense model's, comes to ``target`` at most.
+    """The share to keep at the first stage so that ``flops(share)``, a share of the dense model's, comes to ``target`` at most.
 
     Args:
         flops: grows with the share kept.
         target: in (0, 1).
-        least: the smallest share that the method can keep at one stage.
+        least: the smallest share that the method can keep at a stage.
 
     Raises:
         ValueError: the target is out of reach.
