@@ -18,7 +18,7 @@ ReducerOf = Callable[[Keep], Reducer]  # the method, given its schedule
 Taper = Callable[[tuple[int, ...], float], Keep]  # the schedule, given stages and the share kept at the first
 BATCH = 64  # of calibration images
 ATTEMPTS, WITHIN = 8, 0.02  # of the search for a speed-up
-ROUNDS, LEAST_TIME_S = 15, 0.3  # of one measurement
+ROUNDS, LEAST_TIME_S = 15, 1.0  # of one measurement
 
 
 def keep_for_flops(

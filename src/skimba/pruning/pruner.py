@@ -24,7 +24,6 @@ from skimba.tokens import Alignment, Tokens
 Model = TypeVar("Model", bound=TokenModel)
 ALIGN_CONV = {"none": "condensed", "decay": "zeros", "hold": "held"}  # the convolution that goes with each alignment
 LEAST_SHARE = 0.05  # that a target may ask a stage to keep
-TIMED_BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -106,6 +105,7 @@ def prune(
     keep: Mapping[int, float] | Mapping[str, float] | None = None,
     target_flops: float | None = None,
     target_speedup: float | None = None,
+    batch_size: int = 8,
     images: Tensor | None = None,
     reduction: str | Callable[[Tokens, Stage], Tokens] | None = None,
     importance: str | Importance | None = None,
@@ -132,9 +132,9 @@ def prune(
         keep: ``{blocks: share}``: after that many blocks, the share in (0, 1] of the image tokens that stays.
         target_flops: share in (0, 1) of the dense model's exact FLOPs (:func:`skimba.count_flops`) to come down to.
         target_speedup: above 1: how many times faster the model shall run, measured on this machine while nothing else runs.
+        batch_size: with ``target_speedup``, images at a time: small batches gain less.
         images: ``(b c height width)`` normalised images, a few hundred without labels: with a target, the stages are
-            chosen on them, for the least change of the model's answers. Speed is measured on batches of their shape, up to
-            ``TIMED_BATCH`` at a time.
+            chosen on them, for the least change of the model's answers.
         reduction: a key of ``REDUCTION`` or a function ``(tokens, stage) -> tokens``.
         importance: a key of ``IMPORTANCE`` or a function ``(tokens, count, seed) -> (b l)``; not used where pairs merge.
         selection: a key of ``SELECTION`` or a function: which tokens stay by their importance.
@@ -176,7 +176,7 @@ def prune(
     if keep is None and len(named) == 0:
         keep = paper_schedule(model)
     elif keep is None:
-        keep = _keep_for_target(model, method, target_flops, target_speedup, images, seed)
+        keep = _keep_for_target(model, method, target_flops, target_speedup, batch_size, images, seed)
     keep = {_block_number(block): share for block, share in keep.items()}
     _check_keep(keep, method, len(model.layers))
     return with_reducer(model, Pruner(keep, method, seed))
@@ -187,6 +187,7 @@ def _keep_for_target(
     method: Method,
     target_flops: float | None,
     target_speedup: float | None,
+    batch_size: int,
     images: Tensor | None,
     seed: int,
 ) -> Keep:
@@ -206,9 +207,10 @@ def _keep_for_target(
     keep_at = partial(keep_for_flops, model, reducer, taper, stages, least=least)
     if target_speedup is None:
         return keep_at(target=share)
-    if images is None:
-        images = torch.zeros(TIMED_BATCH, model.in_chans, *model.img_size)
-    return keep_for_speedup(model, lambda share: keep_at(target=share), reducer, target_speedup, images[:TIMED_BATCH])
+    size = model.img_size if images is None else images.shape[2:]
+    parameter = next(model.parameters())
+    batch = torch.zeros(batch_size, model.in_chans, *size, dtype=parameter.dtype, device=parameter.device)
+    return keep_for_speedup(model, lambda share: keep_at(target=share), reducer, target_speedup, batch)
 
 
 def _block_number(block: Any) -> Any:
