@@ -1,12 +1,11 @@
 """Writes docs/results.md and its pictures from docs/results.jsonl (see study.py) and docs/verdict.md, which is written by hand.
 
-python benchmarks/report.py
+python -m benchmarks.report
 """
 
 from __future__ import annotations
 
 import statistics
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -136,8 +135,7 @@ def draw(lines: Lines, path: Path, x_of: Callable[[dict[str, Any]], float | None
 
 
 def measured_time(lines: Lines) -> Callable[[dict[str, Any]], float | None]:
-    speedup: dict[tuple[Any, ...], float] = defaultdict(float)
-    speedup.update({(x["model"], x["method"], x["reduction"]): x["speedup"] for x in select(lines, part="speed")})
+    speedup = {(x["model"], x["method"], x["reduction"]): x["speedup"] for x in select(lines, part="speed")}
 
     def time(line: dict[str, Any]) -> float | None:
         found = speedup.get((line["model"], line["method"], line["reduction"]))

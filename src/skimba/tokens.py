@@ -48,6 +48,11 @@ def group_sum(x: Tensor, group: Tensor, count: int) -> Tensor:
     return total.index_add(0, flat_rows(group, count), x.flatten(0, 1)).unflatten(0, (batch, count))
 
 
+def _share_of_group(weight: Tensor, group: Tensor, count: int) -> Tensor:
+    """Each token's share of the weight of its group: ``weight (b l)``, ``group (b l)`` in ``0 … count-1`` -> ``(b l)``."""
+    return weight / take(group_sum(weight, group, count), group)
+
+
 @dataclass(frozen=True)
 class Alignment:
     """What the layers do about positions whose token is gone; keys of (or entries for) the tables in
@@ -270,14 +275,14 @@ class Tokens:
         size = self.layout.size
         if size is None:
             size = torch.ones(batch, length, device=self.x.device)
-        reduced = self.keep(kept, heir, alignment)
+        share = _share_of_group(size, heir, kept.shape[1])
+        share_in_x = share if worth is None else _share_of_group(size * worth, heir, kept.shape[1])
 
-        def mean(x: Tensor, weight: Tensor) -> Tensor:
-            share = weight / take(group_sum(weight, heir, kept.shape[1]), heir)  # (b l)
+        def mean(x: Tensor, share: Tensor) -> Tensor:
             return group_sum(x * share[..., None], heir, kept.shape[1]).to(x.dtype)
 
-        residual = None if self.residual is None else mean(self.residual, size)
-        return replace(reduced, x=mean(self.x, size if worth is None else size * worth), residual=residual)
+        residual = None if self.residual is None else mean(self.residual, share)
+        return replace(self.keep(kept, heir, alignment), x=mean(self.x, share_in_x), residual=residual)
 
     def rearrange(self, slots: Tensor, index: Tensor) -> Tokens:
         """Put token ``index[i, j]`` of image ``i`` into place ``slots[i, j]``; tokens not named stay.

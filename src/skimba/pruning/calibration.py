@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from skimba.evaluate import predict
 from skimba.flops import count_flops
 from skimba.models import Reducer, TokenModel, with_reducer
-from skimba.pruning.schedule import Keep, share_for_flops
+from skimba.pruning.schedule import Keep, OutOfReachError, share_for_flops
 
 ReducerOf = Callable[[Keep], Reducer]  # the method, given its schedule
 Taper = Callable[[tuple[int, ...], float], Keep]  # the schedule, given stages and the share kept at the first
@@ -27,7 +28,7 @@ def keep_for_flops(
     """The schedule at ``stages`` whose exact FLOPs are ``target`` (0 … 1) of the dense model's, or just below.
 
     Raises:
-        ValueError: out of reach with at least ``least`` kept at each stage.
+        OutOfReachError: not even with at least ``least`` kept at each stage.
     """
     dense = count_flops(with_reducer(model, None), convention="exact").total
 
@@ -49,14 +50,14 @@ def calibrate(model: TokenModel, reducer: ReducerOf, taper: Taper, target: float
     for stages in stage_sets(len(model.layers)):
         try:
             keep = keep_for_flops(model, reducer, taper, stages, target, least)
-        except ValueError:
+        except OutOfReachError:
             continue  # too few stages for this target
         found = _log_probabilities(with_reducer(model, reducer(keep)), images)
         divergence = F.kl_div(found, wanted, reduction="batchmean", log_target=True).item()
         if best is None or divergence < best[0]:
             best = divergence, keep
     if best is None:
-        raise ValueError(f"no schedule of this method comes down to {target} of the FLOPs")
+        raise OutOfReachError(f"no schedule of this method comes down to {target} of the FLOPs")
     return best[1]
 
 
@@ -83,7 +84,7 @@ def keep_for_speedup(
         images: one batch ``(b c height width)``; only its shape matters.
 
     Raises:
-        ValueError: the target is out of reach.
+        OutOfReachError: the speed was not found.
     """
     dense, share = with_reducer(model, None), 1 / target
     for _ in range(ATTEMPTS):
@@ -92,7 +93,9 @@ def keep_for_speedup(
         if abs(reached / target - 1) <= WITHIN:
             return keep
         share = min(share * reached / target, 0.999)
-    raise ValueError(f"speed-up {target} is out of reach: {reached:.2f} was measured last, at {share:.2f} of the FLOPs")
+    raise OutOfReachError(
+        f"speed-up {target} is out of reach: {reached:.2f} was measured last, at {share:.2f} of the FLOPs"
+    )
 
 
 def measured_speedup(dense: TokenModel, pruned: TokenModel, images: Tensor) -> float:
@@ -114,8 +117,5 @@ def measured_speedup(dense: TokenModel, pruned: TokenModel, images: Tensor) -> f
 
 
 def _log_probabilities(model: TokenModel, images: Tensor) -> Tensor:
-    training = model.training
-    with torch.inference_mode():
-        found = torch.cat([model.eval()(batch).float().log_softmax(-1) for batch in images.split(BATCH)])
-    model.train(training)
-    return found
+    unlabelled = ((batch, torch.empty(len(batch))) for batch in images.split(BATCH))
+    return predict(model, unlabelled)[0].log_softmax(-1)

@@ -7,7 +7,7 @@ leave the image tokens in another order, as methods made for attention do, to sh
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -110,8 +110,9 @@ def drop(tokens: Tokens, stage: Stage) -> Tokens:
 def drop_by_score(tokens: Tokens, stage: Stage) -> Tokens:
     """As :func:`drop`, but the image tokens that stay stand in the order of their scores, best first: EViT (arXiv 2202.07800)
     as it is, without its fused token. Attention does not mind."""
-    reduced = drop(tokens, stage)
-    score = take(stage.score(tokens), _kept_places(tokens, reduced))
+    scored = stage.score(tokens)
+    reduced = drop(tokens, replace(stage, score=lambda _: scored))
+    score = take(scored, _kept_places(tokens, reduced))
     image = _image_tokens(reduced)
     return reduced.rearrange(image, take(image, take(score, image).argsort(dim=1, descending=True, stable=True)))
 

@@ -70,6 +70,10 @@ def tapered(stages: tuple[int, ...], share: float, taper: float) -> Keep:
     return {block: 1 - (1 - share) * taper**number for number, block in enumerate(stages)}
 
 
+class OutOfReachError(ValueError):
+    """A method cannot remove as much as a target asks for."""
+
+
 def share_for_flops(flops: Callable[[float], float], target: float, least: float) -> float:
     """The share to keep at the first stage so that ``flops(share)``, a share of the dense model's, comes to ``target`` at most.
 
@@ -79,11 +83,13 @@ def share_for_flops(flops: Callable[[float], float], target: float, least: float
         least: the smallest share that the method can keep at a stage.
 
     Raises:
-        ValueError: the target is out of reach.
+        OutOfReachError: not even ``least`` gets there.
     """
     low, high = least, 1.0
     if (reached := flops(low)) > target:
-        raise ValueError(f"this method at these stages comes down to {reached:.3f} of the FLOPs, got target {target}")
+        raise OutOfReachError(
+            f"this method at these stages comes down to {reached:.3f} of the FLOPs, got target {target}"
+        )
     while high - low > TOLERANCE:
         middle = (low + high) / 2
         low, high = (middle, high) if flops(middle) <= target else (low, middle)
