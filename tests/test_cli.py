@@ -3,10 +3,11 @@ import subprocess
 import sys
 
 import pytest
-from safetensors.torch import save_file
 
-from skimba.cli import main, parse_keep
+from skimba.cli import main
+from skimba.cli._app import parse_keep
 from skimba.models import create_model
+from skimba.publish import save_model
 from tests.data.idx_files import write_fashion_mnist
 from tests.data.test_data import photographs
 
@@ -56,17 +57,23 @@ def test_flops_prints_both_conventions(monkeypatch, capsys):
 
 
 def test_eval_on_a_folder_of_photographs(tmp_path, monkeypatch, capsys):
-    model = create_model("vim_tiny_patch16_224")
-    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    save_file(weights, tmp_path / "weights.safetensors")
+    weights = tmp_path / "weights.safetensors"
+    save_model(create_model("vim_tiny_patch16_224", num_classes=2, img_size=64), weights)
     (tmp_path / "images").mkdir()
     data = photographs(tmp_path / "images")
-    options = ["--checkpoint", tmp_path / "weights.safetensors", "--data", data, "--prune", "hold", "--json"]
-    run(monkeypatch, "eval", "vim_tiny_patch16_224", *options)
+    options = [weights, "--data", data, "--prune", "hold", "--workers", 0, "--json"]
+    run(monkeypatch, "eval", *options)
     found = json.loads(capsys.readouterr().out)
-    assert found["images"] == 3
+    assert (found["images"], found["rejected"]) == (3, 0)
+    assert sum(map(sum, found["confusion"])) == 3
+    assert found["top1_of_class"].keys() == {"cat", "dog"}
     (data / "cat" / "RGB.png").write_text("no image")
-    monkeypatch.setattr(sys, "argv", ["skimba", "eval", "vim_tiny_patch16_224", *map(str, options)])
+    run(monkeypatch, "eval", *options)
+    shown = capsys.readouterr()
+    found = json.loads(shown.out)
+    assert (found["images"], found["rejected"]) == (2, 1)
+    assert "1 pictures could not be read" in " ".join(shown.err.split())
+    monkeypatch.setattr(sys, "argv", ["skimba", "eval", *map(str, options), "--strict"])
     with pytest.raises(SystemExit):
         main()
     assert "RGB.png cannot be read as an image" in capsys.readouterr().err
@@ -114,12 +121,19 @@ def wrong_calls(folder):
     yield ["flops", "vim_micro", "--prune", "best"], "unknown preset 'best'"
     yield ["flops", "vim_micro", "--keep", "1:2"], "(0, 1]"
     yield ["eval", "vim_micro", "--checkpoint", folder / "foreign.pth"], "foreign.pth"
+    yield ["eval", "vim_micro", "--data", folder / "images"], "the pictures have 1 classes, the model 10"
+    yield ["eval", folder / "none.safetensors"], "no none.json beside"
+    yield ["eval", folder / "none.toml"], "no recipe at"
+    yield ["train", "vim_micro", "epoch=2", "--out", folder], "unknown key 'epoch'; did you mean 'epochs'?"
+    yield ["train", "vim_micro", "epochs=two", "--out", folder], "epochs must be int, got 'two'"
+    yield ["predict", "vim_micro", folder / "nothing", "--out", folder / "p.csv"], "nothing at"
+    yield ["compare", folder / "a.csv", folder / "b.csv"], "no predictions at"
     yield ["eval", "vim_micro", "--checkpoint", folder / "none.pth"], "no checkpoint file"
     yield ["flops", "vim_micro", "--target-flops", "2"], "target_flops is a share"
     yield ["flops", "vim_micro", "--target-flops", "0.7", "--keep", "2:0.5"], "got keep and target_flops"
     yield ["train", "vim_micro", "--out", folder, "--data", folder, "--teacher", "dense"], "pretrained=True"
     yield ["train", "vim_micro", "--out", folder, "--data", folder, "--dtype", "fp8"], "got 'fp8'"
-    yield ["train", "vim_micro", "--out", folder, "--data", folder / "nowhere"], "no train-images"
+    yield ["train", "vim_micro", "--out", folder, "--data", folder / "nowhere"], "no folder of images at"
     yield ["train", "vim_micro", "--out", folder, "--data", folder, "--learning-rate", "0"], "learning_rate"
 
 

@@ -4,6 +4,7 @@ from skimba.flops import count_flops
 from skimba.models import PlainMamba, VisionMamba, create_model, list_models, load_checkpoint
 from skimba.ops import selective_scan
 from skimba.pruning import prune
+from skimba.publish import load_model, save_model
 
 __version__ = "0.1.0"
 
@@ -14,6 +15,8 @@ __all__ = [
     "create_model",
     "list_models",
     "load_checkpoint",
+    "load_model",
     "prune",
+    "save_model",
     "selective_scan",
 ]

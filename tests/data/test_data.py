@@ -3,7 +3,14 @@ import pytest
 import torch
 from PIL import Image
 
-from skimba.data import ImageFolder, LabelledImages, embedded_test_images, load_fashion_mnist, open_image, read_idx
+from skimba.data import (
+    LabelledImages,
+    embedded_test_images,
+    load_fashion_mnist,
+    open_image,
+    read_idx,
+    read_image_folder,
+)
 from skimba.evaluate import accuracy
 from tests.data.idx_files import write_fashion_mnist, write_idx
 
@@ -74,11 +81,11 @@ def photographs(folder):
     return folder
 
 
-def test_image_folders_are_read_as_rgb_of_the_models_size(tmp_path):
-    images = ImageFolder(photographs(tmp_path), 24)
+def test_image_folders_are_read_as_rgb(tmp_path):
+    images = read_image_folder(photographs(tmp_path))
     assert images.classes == ("cat", "dog")
-    assert [label for _, label in images] == [0, 0, 1]
-    assert all(image.shape == (3, 24, 24) for image, _ in images)
+    assert [images.label(i) for i in range(3)] == [0, 0, 1]
+    assert all(images.picture(i).mode == "RGB" for i in range(3))
 
 
 def test_unreadable_images_and_empty_folders_are_named(tmp_path):
@@ -86,15 +93,15 @@ def test_unreadable_images_and_empty_folders_are_named(tmp_path):
     broken = folder / "cat" / "RGB.png"
     broken.write_bytes(broken.read_bytes()[:200])
     with pytest.raises(ValueError, match=r"RGB.png cannot be read"):
-        ImageFolder(folder, 24)[1]
+        read_image_folder(folder).picture(1)
     broken.write_text("no image")
     with pytest.raises(ValueError, match=r"RGB.png cannot be read"):
         open_image(broken)
     (folder / "owl").mkdir()
     with pytest.raises(ValueError, match="owl holds no image"):
-        ImageFolder(folder, 24)
+        read_image_folder(folder)
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        ImageFolder(folder / "nowhere", 24)
+        read_image_folder(folder / "nowhere")
 
 
 def test_accuracy_by_hand():

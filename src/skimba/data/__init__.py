@@ -2,8 +2,18 @@
 
 from skimba.data.fashion_mnist import CLASSES, DEBIAN_FOLDER, MEAN, STD, embedded_test_images, load_fashion_mnist
 from skimba.data.idx import read_idx
-from skimba.data.image_folder import ImageFolder, open_image
+from skimba.data.image_files import (
+    ImageFiles,
+    find_images,
+    imagenet_classes,
+    open_image,
+    read_image_folder,
+    read_labelled_list,
+    read_shards,
+)
 from skimba.data.labelled import LabelledImages
+from skimba.data.opening import open_pictures
+from skimba.data.pictures import UNKNOWN, Pictures, Selected
 from skimba.data.scenes import FashionScenes, Scene
 
 __all__ = [
@@ -11,12 +21,21 @@ __all__ = [
     "DEBIAN_FOLDER",
     "MEAN",
     "STD",
+    "UNKNOWN",
     "FashionScenes",
-    "ImageFolder",
+    "ImageFiles",
     "LabelledImages",
+    "Pictures",
     "Scene",
+    "Selected",
     "embedded_test_images",
+    "find_images",
+    "imagenet_classes",
     "load_fashion_mnist",
     "open_image",
+    "open_pictures",
     "read_idx",
+    "read_image_folder",
+    "read_labelled_list",
+    "read_shards",
 ]

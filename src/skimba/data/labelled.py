@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from PIL import Image
 from torch import Tensor
+
+from skimba.data.pictures import Mode
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledImages:
-    """Images of one size, as bytes, and their classes.
+    """Images of one size, as bytes, and their classes (a :class:`~skimba.data.Pictures`).
 
     Attributes:
         pixels: ``(b c height width)`` uint8.
@@ -37,6 +40,20 @@ class LabelledImages:
 
     def __getitem__(self, which: slice | Tensor) -> LabelledImages:
         return replace(self, pixels=self.pixels[which], labels=self.labels[which])
+
+    @property
+    def mode(self) -> Mode:
+        return "L" if self.pixels.shape[1] == 1 else "RGB"
+
+    def name(self, index: int) -> str:
+        return str(index)
+
+    def label(self, index: int) -> int:
+        return int(self.labels[index])
+
+    def picture(self, index: int) -> Image.Image:
+        pixels = self.pixels[index].movedim(0, -1)
+        return Image.fromarray(pixels.numpy() if self.mode == "RGB" else pixels[..., 0].numpy())
 
     def normalised(self) -> Tensor:
         """``(b c height width)`` float32 with the data set's mean and standard deviation taken out."""

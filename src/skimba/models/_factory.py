@@ -14,8 +14,10 @@ from typing import Any, TypeVar
 import timm
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.constants import ENDPOINT
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
+from skimba.data import fashion_mnist, scenes
 from skimba.models._checkpoint import load_checkpoint
 from skimba.models._token_model import TokenModel
 
@@ -30,6 +32,18 @@ class HubFile:
     name: str
 
 
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a model's weights expect a picture: mean and deviation of each channel in 0 … 1, and the crop's share of its side."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    crop_share: float
+
+
+IMAGENET = Preprocessing(IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, 0.875)
+FASHION = Preprocessing((fashion_mnist.MEAN,), (fashion_mnist.STD,), 1.0)
+SCENES = Preprocessing((scenes.MEAN,) * 3, (scenes.STD,) * 3, 1.0)
 # Sizes of the models in the package: 196 tokens of a 28-pixel image of Fashion-MNIST, or of a 56-pixel fashion scene.
 MICRO = {"img_size": 28, "patch_size": 2, "in_chans": 1, "embed_dim": 64, "depth": 8, "num_classes": 10}
 MICRO_SCENES = {**MICRO, "img_size": 56, "patch_size": 4, "in_chans": 3}
@@ -74,10 +88,18 @@ def _reach_hub() -> None:
         socket.create_connection((hub.hostname, port), timeout=HUB_TIMEOUT_S).close()
 
 
-def build(cls: type[Model], source: Source, pretrained: bool, sizes: dict[str, Any], **defaults: Any) -> Model:
+def build(
+    cls: type[Model],
+    source: Source,
+    pretrained: bool,
+    sizes: dict[str, Any],
+    preprocessing: Preprocessing = IMAGENET,
+    **defaults: Any,
+) -> Model:
     """A variant: ``cls`` with its ``defaults``, overridden by ``sizes``, with weights if ``pretrained``.
 
     A head of another size than the checkpoint's starts afresh, since ``num_classes`` was then asked for by name.
+    ``pretrained_cfg`` of the result says what ``preprocessing`` does, as timm's tools expect it.
     """
     timm_settings = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")  # always passed by timm.create_model
     sizes = {name: value for name, value in sizes.items() if name not in timm_settings}
@@ -85,16 +107,32 @@ def build(cls: type[Model], source: Source, pretrained: bool, sizes: dict[str, A
     if unknown := sorted(sizes.keys() - allowed.keys()):
         raise TypeError(f"{cls.__name__} takes {', '.join(allowed)}; got {', '.join(unknown)}")
     model = cls(**{**defaults, **sizes})
+    model.pretrained_cfg = _as_timm(preprocessing, model.in_chans, model.img_size)  # type: ignore
     if pretrained:
         load_checkpoint(model, fetch(source), reset_head="num_classes" in sizes)
     return model
 
 
-def create_model(name: str, pretrained: bool = False, checkpoint: str | Path | None = None, **sizes: Any) -> TokenModel:
-    """A model by name.
+def _as_timm(preprocessing: Preprocessing, channels: Any, size: Any) -> dict[str, Any]:
+    mean, std = preprocessing.mean, preprocessing.std
+    if len(mean) != channels:  # other channels than the weights know: their average serves all
+        mean, std = ((sum(values) / len(values),) * channels for values in (mean, std))
+    return {
+        "input_size": (channels, *size),
+        "interpolation": "bicubic",
+        "mean": mean,
+        "std": std,
+        "crop_pct": preprocessing.crop_share,
+    }
+
+
+def create_model(
+    name: str | None = None, pretrained: bool = False, checkpoint: str | Path | None = None, **sizes: Any
+) -> TokenModel:
+    """A model by name, or the one that a file of :func:`skimba.save_model` holds, pruned as it was.
 
     Args:
-        name: one of :func:`list_models`, for instance ``"vim_small_patch16_224"``.
+        name: one of :func:`list_models`, for instance ``"vim_small_patch16_224"``. If left out, ``checkpoint`` says all.
         pretrained: load the official weights (downloaded from the Hugging Face Hub), or those in the package for the micro
             models.
         checkpoint: load these weights instead (see :func:`skimba.load_checkpoint`).
@@ -105,11 +143,18 @@ def create_model(name: str, pretrained: bool = False, checkpoint: str | Path | N
         TypeError: a size that the model does not have.
         ConnectionError, FileNotFoundError, ValueError: weights that cannot be had or do not fit.
     """
+    if name is None:
+        if checkpoint is None or pretrained or sizes:
+            raise ValueError("without a name, give checkpoint=PATH alone: a file of skimba.save_model")
+        from skimba.publish import load_model  # it stands above models, and knows pruning
+
+        return load_model(checkpoint)
     if name not in list_models():
         raise ValueError(f"unknown model {name!r}; known: {', '.join(list_models())}")
     if pretrained and checkpoint is not None:
         raise ValueError("give pretrained=True or checkpoint=PATH, not both")
     model: TokenModel = timm.models.model_entrypoint(name)(pretrained=pretrained, **sizes)
+    model.pretrained_cfg |= {"architecture": name, "sizes": sizes}
     if checkpoint is not None:
         load_checkpoint(model, checkpoint, reset_head="num_classes" in sizes)
     return model

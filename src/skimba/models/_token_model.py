@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from torch import Tensor, nn
 
@@ -39,6 +39,9 @@ class TokenModel(nn.Module):
     class_token_count: int
     layers: nn.ModuleList
     grid: tuple[int, int]
+    pretrained_cfg: dict[
+        str, Any
+    ]  # timm's: how its weights expect pictures; and "architecture" and "sizes" of create_model
 
     def __init__(self, img_size: int | tuple[int, int], in_chans: int, embed_dim: int, num_classes: int) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from skimba.layers.alignment import align_grid, pool
 from skimba.layers.mamba import PlainMambaMixer
 from skimba.layers.patch_embed import ConvStem, fit_positions
-from skimba.models._factory import MICRO, MICRO_SCENES, HubFile, build, check_images, linear_drop_path
+from skimba.models._factory import FASHION, MICRO, MICRO_SCENES, SCENES, HubFile, build, check_images, linear_drop_path
 from skimba.models._token_model import TokenModel
 from skimba.tokens import Layout, Tokens
 
@@ -145,10 +145,10 @@ def plain_mamba_l3(pretrained: bool = False, **sizes: Any) -> PlainMamba:
 @register_model
 def plain_mamba_micro(pretrained: bool = False, **sizes: Any) -> PlainMamba:
     """196 tokens of Fashion-MNIST (28 px, patch 2, one channel); weights come with the package."""
-    return build(PlainMamba, "plain_mamba_micro.safetensors", pretrained, sizes, **MICRO)
+    return build(PlainMamba, "plain_mamba_micro.safetensors", pretrained, sizes, FASHION, **MICRO)
 
 
 @register_model
 def plain_mamba_micro_patch4_56(pretrained: bool = False, **sizes: Any) -> PlainMamba:
     """196 tokens of a fashion scene (56 px, patch 4, three channels); weights come with the package."""
-    return build(PlainMamba, "plain_mamba_micro_patch4_56.safetensors", pretrained, sizes, **MICRO_SCENES)
+    return build(PlainMamba, "plain_mamba_micro_patch4_56.safetensors", pretrained, sizes, SCENES, **MICRO_SCENES)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from skimba.layers.mamba import VimMixer
 from skimba.layers.patch_embed import PatchEmbed, fit_positions, insert_middle
-from skimba.models._factory import MICRO, MICRO_SCENES, HubFile, build, check_images, linear_drop_path
+from skimba.models._factory import FASHION, MICRO, MICRO_SCENES, SCENES, HubFile, build, check_images, linear_drop_path
 from skimba.models._token_model import TokenModel
 from skimba.ops import add_rms_norm
 from skimba.tokens import Layout, Tokens
@@ -140,10 +140,10 @@ def vim_small_patch16_stride8_224(pretrained: bool = False, **sizes: Any) -> Vis
 @register_model
 def vim_micro(pretrained: bool = False, **sizes: Any) -> VisionMamba:
     """196 tokens of Fashion-MNIST (28 px, patch 2, one channel); weights come with the package."""
-    return build(VisionMamba, "vim_micro.safetensors", pretrained, sizes, **MICRO)
+    return build(VisionMamba, "vim_micro.safetensors", pretrained, sizes, FASHION, **MICRO)
 
 
 @register_model
 def vim_micro_patch4_56(pretrained: bool = False, **sizes: Any) -> VisionMamba:
     """196 tokens of a fashion scene (56 px, patch 4, three channels); weights come with the package."""
-    return build(VisionMamba, "vim_micro_patch4_56.safetensors", pretrained, sizes, **MICRO_SCENES)
+    return build(VisionMamba, "vim_micro_patch4_56.safetensors", pretrained, sizes, SCENES, **MICRO_SCENES)

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from skimba.data import embedded_test_images
-from skimba.train import CHECKPOINT, LOG, WEIGHTS, Recipe, augment, train
+from skimba.training import Recipe, train
+from skimba.training.checkpoint import CHECKPOINT, LOG, WEIGHTS
 from tests.data.idx_files import write_fashion_mnist
 
 EPOCHS = 3
@@ -118,6 +119,11 @@ def test_a_foreign_checkpoint_in_the_folder_is_refused(tmp_path):
         ({"dtype": "fp8"}, "dtype must be one of fp32, bf16, got 'fp8'"),
         ({"teacher": "big", "pretrained": True}, "teacher must be 'dense' or None, got 'big'"),
         ({"teacher": "dense"}, "pretrained=True"),
+        ({"clip_norm": -1.0}, "clip_norm must not be negative"),
+        ({"crop_share": 1.5}, "crop_share must be in"),
+        ({"augmentation": "more"}, "augmentation must be one of shift, imagenet"),
+        ({"pretrained": True, "checkpoint": "x"}, "not both"),
+        ({"prune": {"presett": "hold"}}, r"unknown key 'prune.presett'; did you mean 'prune.preset'"),
     ],
 )
 def test_bad_recipes_are_refused(settings, says):
@@ -129,11 +135,3 @@ def test_a_batch_larger_than_the_data_is_refused(tmp_path):
     images = embedded_test_images()[:4]
     with pytest.raises(ValueError, match="more than the 4 training images"):
         train(Recipe("vim_micro", batch_size=5), images, images, tmp_path)
-
-
-def test_augmentation_shifts_and_mirrors():
-    torch.manual_seed(0)
-    image = torch.zeros(1, 1, 6, 6, dtype=torch.uint8)
-    image[0, 0, 2, 1] = 7
-    seen = {tuple(augment(image)[0, 0].nonzero()[0].tolist()) for _ in range(300)}
-    assert seen == {(row, column) for row in (1, 2, 3) for column in (0, 1, 2, 3, 4, 5)}

@@ -1,0 +1,66 @@
+"""What all data sets have in common: numbered pictures, each with a name and a class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from PIL.Image import Image
+
+Mode = Literal["RGB", "L"]
+UNKNOWN = -1  # the class of a picture that nobody labelled
+
+
+class Pictures(Protocol):
+    """A data set. Decoding happens in ``picture``, so that worker processes can do it.
+
+    Attributes:
+        classes: their names; class numbers are places in it.
+        mode: of the pictures, as Pillow names it: ``"RGB"`` or ``"L"`` (grey).
+    """
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    @property
+    def mode(self) -> Mode: ...
+
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str:
+        """What the picture is called in predictions and messages."""
+
+    def label(self, index: int) -> int:
+        """Its class, or UNKNOWN."""
+
+    def picture(self, index: int) -> Image:
+        """The picture itself. Raises ValueError if it cannot be read."""
+
+
+@dataclass(frozen=True)
+class Selected:
+    """Some pictures of a data set, as a data set."""
+
+    of: Pictures
+    indices: Sequence[int]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.of.classes
+
+    @property
+    def mode(self) -> Mode:
+        return self.of.mode
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def name(self, index: int) -> str:
+        return self.of.name(self.indices[index])
+
+    def label(self, index: int) -> int:
+        return self.of.label(self.indices[index])
+
+    def picture(self, index: int) -> Image:
+        return self.of.picture(self.indices[index])

@@ -1,0 +1,76 @@
+"""Several processes on one job, started by ``torchrun``: who am I, and what do the others say. Alone, all of it is trivial."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+
+T = TypeVar("T")
+
+
+@contextmanager
+def process_group() -> Iterator[None]:
+    """Join the other processes if torchrun started this one; leave them at the end."""
+    if "LOCAL_RANK" not in os.environ or dist.is_initialized():
+        yield
+        return
+    dist.init_process_group("cuda:nccl,cpu:gloo" if torch.cuda.is_available() else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """This process's number; 0 writes files and prints."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """How many processes there are."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def local_device(kind: str) -> torch.device:
+    """``"cpu"``, or ``"cuda"``: this process's own GPU."""
+    return torch.device(kind, int(os.environ.get("LOCAL_RANK", 0))) if kind == "cuda" else torch.device(kind)
+
+
+def all_sum(value: float) -> float:
+    """The sum of all processes' values, the same in all."""
+    if world_size() == 1:
+        return value
+    total = torch.tensor(value, dtype=torch.float64)
+    dist.all_reduce(total)
+    return total.item()
+
+
+def gather(thing: T) -> list[T]:
+    """All processes' things by rank, in every process."""
+    if world_size() == 1:
+        return [thing]
+    things: list[T | None] = [None] * world_size()
+    dist.all_gather_object(things, thing)
+    return things  # type: ignore[return-value]
+
+
+def by_writer(do: Callable[[], T]) -> T:
+    """What ``do`` returns in process 0, in all of them. Its error, too, is raised in all: none waits for the dead."""
+    if world_size() == 1:
+        return do()
+    said: list[tuple[T | None, Exception | None]] = [(None, None)]
+    if rank() == 0:
+        try:
+            said = [(do(), None)]
+        except Exception as error:  # handed on to every process, this one too
+            said = [(None, error)]
+    dist.broadcast_object_list(said, src=0)
+    result, failure = said[0]
+    if failure is not None:
+        raise failure
+    return result  # type: ignore[return-value]

@@ -1,0 +1,6 @@
+"""Fitting models to pictures."""
+
+from skimba.training.recipe import Recipe, read_recipe
+from skimba.training.trainer import Progress, train
+
+__all__ = ["Progress", "Recipe", "read_recipe", "train"]

@@ -1,0 +1,70 @@
+"""The files of a training: its state, written so that a kill at any moment loses nothing, and its two logs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from skimba.distributed import by_writer
+from skimba.files import write_atomically
+from skimba.models._checkpoint import read_plain_data
+from skimba.training.recipe import Recipe, as_plain
+
+CHECKPOINT, WEIGHTS = "checkpoint.pt", "weights.safetensors"
+LOG, STEPS = "log.jsonl", "steps.jsonl"  # a line for each epoch; a line now and then
+
+
+def save_state(folder: Path, state: Mapping[str, Any], recipe: Recipe) -> None:
+    """Write what a training needs to go on (process 0 writes).
+
+    The step decides the sampler's position and all random numbers, so neither is in the file; bfloat16 needs no scaler.
+    """
+    content = {**state, "recipe": as_plain(recipe)}
+    by_writer(lambda: write_atomically(folder / CHECKPOINT, lambda partial: torch.save(content, partial)))
+
+
+def load_state(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
+    """The state that :func:`save_state` wrote, in every process, or None; log lines of steps that are lost are taken out.
+
+    Raises:
+        ValueError: the file is no such state, or belongs to a training by another recipe.
+    """
+    return by_writer(lambda: _read(folder, recipe))
+
+
+def _read(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / CHECKPOINT
+    state = read_plain_data(path) if path.exists() else None
+    if state is not None:
+        if not isinstance(state, dict) or not {"model", "optimizer", "ema", "step", "recipe"} <= state.keys():
+            raise ValueError(f"{path} is not a checkpoint of this trainer; choose another folder")
+        there, wanted = state["recipe"], as_plain(recipe)
+        if there != wanted:
+            changed = [f"{k}: {there.get(k)} there, {v} asked for" for k, v in wanted.items() if there.get(k) != v]
+            raise ValueError(
+                f"{folder} holds a training by another recipe ({'; '.join(changed)}); choose another folder"
+            )
+    done = 0 if state is None else int(state["step"])
+    for log in (folder / LOG, folder / STEPS):
+        # A line is written before the checkpoint: one that a kill left without is written again.
+        text = "".join(json.dumps(line) + "\n" for line in read_log(log) if line["step"] <= done)
+        write_atomically(log, lambda partial, text=text: Path(partial).write_text(text))  # type: ignore[misc]
+    return state
+
+
+def add_to_log(log: Path, line: Mapping[str, Any]) -> None:
+    """Append a line of JSON."""
+    with log.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def read_log(log: Path) -> list[dict[str, Any]]:
+    """All whole lines of a log."""
+    if not log.exists():
+        return []
+    return [json.loads(line) for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
