@@ -4,15 +4,18 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from skimba.data import embedded_test_images
+from skimba.data import ImageFiles, embedded_test_images, read_image_folder
+from skimba.models import create_model
 from skimba.training import Recipe, train
-from skimba.training.checkpoint import CHECKPOINT, LOG, WEIGHTS
+from skimba.training.checkpoint import CHECKPOINT, LOG, STEPS, WEIGHTS, read_log
 from tests.data.idx_files import write_fashion_mnist
+from tests.data.scene_tree import corrupt, write_tree
 
 EPOCHS = 3
 
@@ -90,6 +93,201 @@ def test_bfloat16_training_follows_float32(tmp_path):
         train(recipe, images, images, tmp_path / dtype, lambda p, seen=seen: seen.append(p.loss))
     assert losses["bf16"] == pytest.approx(losses["fp32"], abs=0.05)
     assert losses["bf16"] != losses["fp32"]
+
+
+def weights_after(folder, images, **settings):
+    recipe = Recipe("vim_micro", sizes={"depth": 2}, epochs=1, batch_size=32, **settings)
+    train(recipe, images, images[:8], folder)
+    return load_file(folder / WEIGHTS)
+
+
+def test_micro_batches_are_exact(tmp_path):
+    images = embedded_test_images()[:64]
+    whole = weights_after(tmp_path / "whole", images)
+    parts = weights_after(tmp_path / "parts", images, micro_batch_size=8)
+    for name, tensor in whole.items():
+        torch.testing.assert_close(parts[name], tensor, atol=2e-5, rtol=1e-4, msg=name)
+    other = weights_after(tmp_path / "other", images, seed=1)
+    assert any((other[name] - tensor).abs().max() > 1e-3 for name, tensor in whole.items())
+
+
+def test_a_training_may_go_on_with_other_micro_batches(tmp_path):
+    images = embedded_test_images()[:64]
+    whole = weights_after(tmp_path, images)
+    (tmp_path / WEIGHTS).unlink()
+    again = weights_after(tmp_path, images, micro_batch_size=8)
+    assert all(torch.equal(again[name], whole[name]) for name in whole)
+
+
+def test_the_moving_average_is_what_is_written(tmp_path):
+    images = embedded_test_images()[:64]
+    last = weights_after(tmp_path / "last", images)
+    average = weights_after(tmp_path / "average", images, ema_decay=0.5)
+    state = torch.load(tmp_path / "average" / CHECKPOINT, weights_only=True)
+    for name, tensor in last.items():
+        torch.testing.assert_close(state["model"][name], tensor)
+        torch.testing.assert_close(state["ema"][name], average[name])
+    assert any((average[name] - tensor).abs().max() > 1e-4 for name, tensor in last.items())
+    # Two steps from w0: half of the last and a quarter of the first step's; so all lies between.
+    first = load_file_of_start(images)
+    head = "head.weight"
+    low, high = torch.minimum(first[head], last[head]), torch.maximum(first[head], last[head])
+    inside = (average[head] >= low - 2e-3) & (average[head] <= high + 2e-3)
+    assert inside.float().mean() > 0.95
+
+
+def load_file_of_start(images):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return create_model("vim_micro", depth=2, in_chans=1, num_classes=10).state_dict()
+
+
+def test_imagenets_augmentation_with_mixup_runs_and_resumes_exactly(tmp_path, monkeypatch):
+    tree = write_tree(tmp_path / "tree", train=40, test=10)
+    corrupt(tree / "train", 3)
+    sets = [read_image_folder(tree / split) for split in ("train", "val")]
+    recipe = Recipe(
+        "vim_micro_patch4_56",
+        sizes={"depth": 2, "drop_path_rate": 0.2},
+        epochs=2,
+        batch_size=8,
+        micro_batch_size=4,
+        augmentation="imagenet",
+        mixup=0.8,
+        cutmix=1.0,
+        repeats=3,
+        ema_decay=0.9,
+    )
+    rejected = []
+    train(recipe, *sets, tmp_path / "whole", workers=1, on_rejected=rejected.extend)
+    assert 0 < len({one.name for one in rejected}) <= 3
+    monkeypatch.setattr("skimba.training.trainer.STEPS_PER_CHECKPOINT", 3)
+
+    def stop(progress):
+        if progress.step == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, *sets, tmp_path / "broken", stop)
+    train(recipe, *sets, tmp_path / "broken")
+    whole, resumed = load_file(tmp_path / "whole" / WEIGHTS), load_file(tmp_path / "broken" / WEIGHTS)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_steps_are_logged_by_layer_and_shown_on_tensorboard(tmp_path, monkeypatch):
+    monkeypatch.setattr("skimba.training.trainer.STEPS_PER_LINE", 1)
+    images = embedded_test_images()[:64]
+    recipe = Recipe("vim_micro", sizes={"depth": 2}, epochs=1, batch_size=32, clip_norm=0.0)
+    train(recipe, images, images[:8], tmp_path, tensorboard=True)
+    lines = read_log(tmp_path / STEPS)
+    assert [line["step"] for line in lines] == [1, 2]
+    assert {"layers.0", "layers.1", "head", "pos_embed"} <= lines[0]["gradient_norms"].keys()
+    assert lines[0]["gradient_norm"] > 0
+    assert 0 <= lines[0]["share_waiting_for_data"] < 1
+    assert list((tmp_path / "tensorboard").glob("events*"))
+
+
+KILLED_WHILE_WRITING = """
+import os, signal, sys, torch
+from skimba.data import embedded_test_images
+from skimba.training import Recipe, train
+import skimba.training.trainer as trainer
+
+trainer.STEPS_PER_CHECKPOINT = 1
+save, writes = torch.save, 0
+
+def half(content, path):
+    global writes
+    writes += 1
+    save(content, path)
+    if writes == int(sys.argv[2]):
+        os.truncate(path, os.path.getsize(path) // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+torch.save = half
+images = embedded_test_images()[:64]
+train(Recipe("vim_micro", sizes={"depth": 2}, epochs=1, batch_size=16), images, images[:8], sys.argv[1])
+"""
+
+
+def test_a_kill_while_a_checkpoint_is_written_loses_nothing(tmp_path):
+    images = embedded_test_images()[:64]
+    recipe = Recipe("vim_micro", sizes={"depth": 2}, epochs=1, batch_size=16)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    for writes in (2, 1):  # half of the second write, then half of the first after the restart
+        command = [sys.executable, "-c", KILLED_WHILE_WRITING, str(tmp_path / "broken"), str(writes)]
+        assert subprocess.run(command, env=environment, timeout=100).returncode == -signal.SIGKILL
+        assert torch.load(tmp_path / "broken" / CHECKPOINT, weights_only=True)["step"] == 1
+    train(recipe, images, images[:8], tmp_path / "broken")
+    train(recipe, images, images[:8], tmp_path / "whole")
+    whole, resumed = load_file(tmp_path / "whole" / WEIGHTS), load_file(tmp_path / "broken" / WEIGHTS)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+FULL_DISK = """
+import resource, sys
+from skimba.data import embedded_test_images
+from skimba.training import Recipe, train
+import skimba.training.trainer as trainer
+
+trainer.STEPS_PER_CHECKPOINT = 1
+
+def fill(progress):
+    if progress.step == 2:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # a write beyond fails as on a full disk
+
+images = embedded_test_images()[:64]
+try:
+    train(Recipe("vim_micro", sizes={"depth": 2}, epochs=1, batch_size=16), images, images[:8], sys.argv[1], fill)
+except OSError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_is_named_and_leaves_the_last_checkpoint(tmp_path):
+    result = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, timeout=100, check=True
+    )
+    assert f"cannot write {tmp_path / CHECKPOINT}" in result.stdout
+    assert "what was there before is intact" in result.stdout
+    assert torch.load(tmp_path / CHECKPOINT, weights_only=True)["step"] == 1
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_loss_that_is_no_number_says_what_to_look_at(tmp_path):
+    images = embedded_test_images()[:16]
+    recipe = Recipe("vim_micro", sizes={"depth": 2}, epochs=9, batch_size=16, learning_rate=1e30, clip_norm=0.0)
+    with pytest.raises(ValueError, match=r"loss (nan|inf) at step \d+: .*lower learning_rate \(now 1e\+30\)"):
+        train(recipe, images, images, tmp_path)
+    recipe = Recipe("vim_micro", sizes={"depth": 2}, batch_size=16, std=(1e-42,))
+    with pytest.raises(ValueError, match="look at mean and std"):
+        train(recipe, images, images, tmp_path / "b")
+
+
+def test_pictures_that_do_not_fit_are_refused_before_the_first_epoch(tmp_path):
+    grey = embedded_test_images()[:8]
+    tree = write_tree(tmp_path / "tree", train=10, test=10)
+    colour = read_image_folder(tree / "train")
+    few = replace(grey, classes=grey.classes[:9], labels=grey.labels.clamp(max=8))
+    unlabelled = ImageFiles([file._replace(label=-1) for file in colour.files], colour.classes)
+    cases = [
+        (Recipe("vim_micro", batch_size=4, pretrained=True), few, few, "9 classes, the model 10; sizes.num_classes=9"),
+        (Recipe("vim_micro", batch_size=4), grey, few, "training pictures have 10 classes, test pictures 9"),
+        (Recipe("vim_micro", batch_size=4, pretrained=True), colour, colour, "have 3 channels, the model takes 1"),
+        (Recipe("vim_micro_patch4_56", batch_size=4), unlabelled, colour, "10 pictures have no class of 0 … 9"),
+        (Recipe("vim_micro", batch_size=4, micro_batch_size=3), grey, grey, "multiple of micro_batch_size, got 3"),
+        (Recipe("vim_micro", batch_size=3, mixup=0.5), grey, grey, "even number of pictures"),
+    ]
+    for number, (recipe, train_set, test_set, says) in enumerate(cases):
+        with pytest.raises(ValueError, match=says):
+            train(recipe, train_set, test_set, tmp_path / str(number))
+
+
+def test_another_models_checkpoint_is_refused(tmp_path):
+    images = embedded_test_images()[:4]
+    train(Recipe("vim_micro", sizes={"depth": 2}, epochs=1, batch_size=4), images, images, tmp_path)
+    with pytest.raises(ValueError, match="model: vim_micro there, plain_mamba_micro asked for"):
+        train(Recipe("plain_mamba_micro", sizes={"depth": 2}, epochs=1, batch_size=4), images, images, tmp_path)
 
 
 def test_another_recipe_in_the_same_folder_is_refused(tmp_path):

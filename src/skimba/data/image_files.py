@@ -203,6 +203,7 @@ def _in_shard(path: Path) -> Iterator[tuple[ImageFile, str | None]]:
                     content = shard.extractfile(member)
                     assert content is not None
                     label_of[key] = content.read().decode("utf-8", "replace").strip()
+        _check_end(path, shard.offset)
     except (tarfile.TarError, OSError) as error:
         raise ValueError(f"{path} is not a whole, uncompressed tar file: {error}") from error
     if not pictures:
@@ -211,6 +212,14 @@ def _in_shard(path: Path) -> Iterator[tuple[ImageFile, str | None]]:
         folder = PurePosixPath(member.name).parent.name
         name = label_of.get(key, folder or None)
         yield ImageFile(str(path), member.name, UNKNOWN, member.offset_data, member.size), name
+
+
+def _check_end(path: Path, offset: int) -> None:
+    """Raise unless a block of zeros ends the archive there: tarfile takes a shard cut off within a header for its end."""
+    with path.open("rb") as shard:
+        shard.seek(offset)
+        if shard.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError("unexpected end of data")
 
 
 def _existing(root: Path) -> Path:
