@@ -34,19 +34,20 @@ class TokenModel(nn.Module):
         in_chans: image channels.
         embed_dim: model width.
         num_classes: size of the head.
+
+    Attributes:
+        pretrained_cfg: timm's: how the weights expect pictures; and ``architecture`` and ``sizes`` as create_model was asked.
     """
 
     class_token_count: int
     layers: nn.ModuleList
     grid: tuple[int, int]
-    pretrained_cfg: dict[
-        str, Any
-    ]  # timm's: how its weights expect pictures; and "architecture" and "sizes" of create_model
 
     def __init__(self, img_size: int | tuple[int, int], in_chans: int, embed_dim: int, num_classes: int) -> None:
         super().__init__()
         self.img_size = (img_size, img_size) if isinstance(img_size, int) else img_size
         self.in_chans, self.num_classes, self.num_features = in_chans, num_classes, embed_dim
+        self.pretrained_cfg: dict[str, Any] = {}
         self.reducer: Reducer | None = None
 
     def embed(self, images: Tensor) -> Tokens:

@@ -1,0 +1,147 @@
+"""Several real processes under torchrun on this machine, talking by gloo."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from skimba.models import create_model
+from skimba.predictions import read_predictions
+from skimba.publish import save_model
+from skimba.training.checkpoint import CHECKPOINT, LOG, WEIGHTS, read_log
+from tests.data.scene_tree import corrupt, write_tree
+
+SIZES = ["sizes.depth=2", "epochs=1", "batch_size=16"]
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    root = write_tree(tmp_path_factory.mktemp("tree"), train=40, test=21)
+    corrupt(root / "val", 2)
+    return root
+
+
+def command(processes, *arguments, nodes=()):
+    launcher = [sys.executable, "-m", "torch.distributed.run", *(nodes or ("--standalone",))]
+    launcher = [*launcher, "--nproc-per-node", str(processes), "-m", "skimba"]
+    return (launcher if processes > 1 or nodes else [sys.executable, "-m", "skimba"]) + [str(a) for a in arguments]
+
+
+def environment():
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def run(processes, *arguments):
+    result = subprocess.run(
+        command(processes, *arguments), env=environment(), capture_output=True, text=True, timeout=110
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def assert_close(first, second):
+    first, second = load_file(first / WEIGHTS), load_file(second / WEIGHTS)
+    for name, tensor in first.items():
+        torch.testing.assert_close(second[name], tensor, atol=5e-5, rtol=1e-3, msg=name)
+
+
+def assert_same_predictions(first, second):
+    """The order and the classes are equal; probabilities to rounding, which depends on the pictures of a batch."""
+    first, second = read_predictions(first), read_predictions(second)
+    for one, other in zip(first, second, strict=True):
+        assert (one.index, one.name, one.label, one.classes) == (other.index, other.name, other.label, other.classes)
+        assert one.probabilities == pytest.approx(other.probabilities, abs=1e-5)
+
+
+def test_two_processes_train_as_one(tree, tmp_path):
+    shown = {}
+    for processes in (1, 2):
+        out = tmp_path / str(processes)
+        options = ["--data", tree, "--out", out, "--workers", 0]
+        shown[processes] = run(processes, "train", "vim_micro_patch4_56", *SIZES, *options)
+    assert_close(tmp_path / "1", tmp_path / "2")
+    assert shown[2].count("of 21 test images") == 1, "one process speaks"
+    first, second = (read_log(tmp_path / n / LOG) for n in ("1", "2"))
+    assert first[0]["loss"] == pytest.approx(second[0]["loss"], rel=1e-4)
+    assert first[0]["test_accuracy"] == second[0]["test_accuracy"]
+    state = torch.load(tmp_path / "2" / CHECKPOINT, weights_only=True)
+    assert not any(name.startswith("module.") for name in state["model"])
+
+
+def test_two_nodes_meet_on_loopback(tree, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    one = tmp_path / "one"
+    options = ["--data", tree, "--workers", 0]
+    run(1, "train", "vim_micro_patch4_56", *SIZES, *options, "--out", one)
+    nodes = []
+    for rank in (0, 1):
+        where = ["--nnodes", "2", "--node-rank", str(rank), "--master-addr", "127.0.0.1", "--master-port", str(port)]
+        # Only node 0 writes; the other's folder stays without files, as where nodes share no disk.
+        call = command(
+            1, "train", "vim_micro_patch4_56", *SIZES, *options, "--out", tmp_path / f"node{rank}", nodes=where
+        )
+        nodes.append(
+            subprocess.Popen(call, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        )
+    outputs = [node.communicate(timeout=110) for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], outputs
+    assert_close(one, tmp_path / "node0")
+    assert not (tmp_path / "node1" / WEIGHTS).exists()
+
+
+def test_two_processes_evaluate_every_picture_once(tree, tmp_path):
+    weights = tmp_path / "model.safetensors"
+    save_model(create_model("vim_micro_patch4_56", pretrained=True), weights)
+    found = {}
+    for processes in (1, 2):
+        table = tmp_path / f"{processes}.csv"
+        options = [
+            "--data",
+            tree,
+            "--prune",
+            "hold",
+            "--workers",
+            0,
+            "--batch-size",
+            4,
+            "--predictions",
+            table,
+            "--json",
+        ]
+        found[processes] = json.loads(run(processes, "eval", weights, *options))
+        found[processes].pop("images_per_s")
+    assert found[1] == found[2]
+    assert (found[1]["images"], found[1]["rejected"]) == (19, 2)
+    assert_same_predictions(tmp_path / "1.csv", tmp_path / "2.csv")
+
+
+def test_two_processes_predict_as_one(tree, tmp_path):
+    for processes in (1, 2):
+        run(processes, "predict", "vim_micro_patch4_56", tree, "--out", tmp_path / f"{processes}.csv", "--workers", 0)
+    assert_same_predictions(tmp_path / "1.csv", tmp_path / "2.csv")
+    assert len(read_predictions(tmp_path / "1.csv")) == 59
+    assert len((tmp_path / "2.csv.rejects.csv").read_text().splitlines()) == 3
+
+
+def test_an_error_of_the_writer_ends_all_processes(tree, tmp_path):
+    (tmp_path / CHECKPOINT).write_bytes(b"no checkpoint")
+    call = command(2, "train", "vim_micro_patch4_56", *SIZES, "--data", tree, "--out", tmp_path, "--workers", 0)
+    result = subprocess.run(call, env=environment(), capture_output=True, text=True, timeout=110)
+    assert result.returncode != 0
+    assert len(re.findall(r"skimba: \S+checkpoint\.pt is no plain weights file", result.stderr)) == 2
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(tree, tmp_path):
+    call = command(
+        2, "train", "vim_micro_patch4_56", "batch_size=15", "--data", tree, "--out", tmp_path, "--workers", 0
+    )
+    result = subprocess.run(call, env=environment(), capture_output=True, text=True, timeout=110)
+    assert "batch_size 15 cannot be shared by 2 processes" in result.stderr

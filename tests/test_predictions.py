@@ -1,0 +1,156 @@
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+from skimba.data import embedded_test_images, find_images
+from skimba.evaluate import accuracy, predict
+from skimba.inference import predict_files
+from skimba.models import create_model
+from skimba.predictions import (
+    Prediction,
+    compare,
+    confusion,
+    predict_pictures,
+    read_predictions,
+    real_accuracy,
+    top_share,
+    write_table,
+)
+from skimba.pruning import prune
+from tests.data.scene_tree import corrupt, write_tree
+
+
+@pytest.fixture(scope="module")
+def model():
+    return create_model("vim_micro", pretrained=True)
+
+
+@pytest.fixture(scope="module")
+def some(model):
+    return predict_pictures(model, embedded_test_images()[:50], 16)[0]
+
+
+def made(index, label, *classes):
+    return Prediction(index, str(index), label, classes, tuple(0.5**n for n in range(1, len(classes) + 1)))
+
+
+def test_predictions_are_the_models_answers(model, some):
+    images = embedded_test_images()[:50]
+    logits, labels = predict(model, images.batches(50))
+    assert [one.label for one in some] == labels.tolist()
+    assert [one.classes for one in some] == [tuple(best) for best in logits.topk(5).indices.tolist()]
+    torch.testing.assert_close(
+        torch.tensor([one.probabilities for one in some]), logits.softmax(-1).topk(5).values, atol=1e-5, rtol=1e-4
+    )
+    for top in (1, 5):
+        assert top_share(some, top) == pytest.approx(accuracy(logits, labels, top))
+
+
+def test_confusion_counts_by_hand():
+    found = confusion([made(0, 1, 2, 1), made(1, 1, 1, 2), made(2, 0, 1, 0), made(3, 1, 1, 0)], 3)
+    assert found.tolist() == [[0, 1, 0], [0, 2, 1], [0, 0, 0]]
+
+
+def test_real_labels_count_any_of_a_pictures_own():
+    names = [f"ILSVRC2012_val_{n:08d}" for n in (1, 2, 3, 4)]
+    predictions = [replace(made(i, 0, 5, 6), name=f"{name}.JPEG") for i, name in enumerate(names)]
+    real = dict(zip(names, ([5, 9], [6], [], [5]), strict=True))
+    assert real_accuracy(predictions, real) == pytest.approx(2 / 3)  # the third has none and does not count
+    with pytest.raises(ValueError, match="no picture has real labels"):
+        real_accuracy([made(0, 0, 1)], real)
+
+
+def test_pictures_flip_both_ways():
+    before = [made(0, 1, 1), made(1, 1, 2), made(2, 1, 1), made(3, 1, 0)]
+    after = [made(0, 1, 2), made(1, 1, 1), made(2, 1, 1), made(3, 1, 2)]
+    found = compare(before, after)
+    assert (found.pictures, found.agreement, found.broken, found.mended) == (4, 0.25, ["0"], ["1"])
+    with pytest.raises(ValueError, match="different pictures: 1 are in one only, for instance 3"):
+        compare(before, after[:3])
+    with pytest.raises(ValueError, match="1 pictures have another label"):
+        compare(before, [*after[:3], made(3, 2, 2)])
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_tables_come_back_as_written(some, tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    write_table(some, Prediction, path)
+    assert read_predictions(path) == some
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_other_files_are_no_predictions(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("name,label\na,1\n")
+    with pytest.raises(ValueError, match=r"a\.csv does not hold predictions"):
+        read_predictions(path)
+    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match="does not hold predictions"):
+        read_predictions(tmp_path / "a.parquet")
+
+
+def test_a_killed_prediction_goes_on(tmp_path):
+    tree = write_tree(tmp_path / "tree", train=40, test=20)
+    corrupt(tree / "train", 3)
+    call = [sys.executable, "-c", SMALL_CHUNKS, str(tree), str(tmp_path / "broken.parquet")]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    process = subprocess.Popen(call, env=environment)
+    parts = tmp_path / "broken.parquet.parts"
+    while not list(parts.glob("*.rejects.csv")):
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = {path: path.stat().st_mtime_ns for path in parts.glob("*.csv")}
+    assert 2 <= len(done) < 30
+    marked = next(path for path in sorted(done) if path.name.endswith("rejects.csv"))
+    marked.write_text(marked.read_text() + "not,predicted again\n")
+    subprocess.run(call, env=environment, check=True, timeout=100)
+    model = create_model("vim_micro_patch4_56", pretrained=True)
+    assert predict_files(model, find_images([tree]), tmp_path / "whole.csv", {}) == (57, 3)
+    whole, resumed = (read_predictions(tmp_path / name) for name in ("whole.csv", "broken.parquet"))
+    assert [one.name for one in resumed] == [one.name for one in whole]
+    assert [one.classes for one in resumed] == [one.classes for one in whole]
+    with (tmp_path / "broken.parquet.rejects.csv").open(newline="") as file:
+        rejects = list(csv.DictReader(file))
+    assert len(rejects) == 4
+    assert all("cannot be read" in row["reason"] for row in rejects if row["name"] != "not")
+    assert not parts.exists()
+
+
+SMALL_CHUNKS = """
+import sys
+import skimba.inference as inference
+from skimba.data import find_images
+from skimba.models import create_model
+
+inference.CHUNK = 4
+model = create_model("vim_micro_patch4_56", pretrained=True)
+inference.predict_files(model, find_images([sys.argv[1]]), sys.argv[2], {}, batch_size=2)
+"""
+
+
+def test_another_models_unfinished_run_is_not_mixed_in(tmp_path):
+    tree = write_tree(tmp_path / "tree", train=10, test=10)
+    files = find_images([tree])
+    model = prune(create_model("vim_micro_patch4_56", pretrained=True), "top")
+    parts = tmp_path / "a.csv.parts"
+    parts.mkdir()
+    (parts / "what.json").write_text("{}")
+    with pytest.raises(ValueError, match="holds an unfinished run on other pictures or with another model"):
+        predict_files(model, files, tmp_path / "a.csv", {"model": "vim_micro"})
+
+
+def test_pictures_that_are_all_broken_are_an_error(tmp_path, model):
+    tree = write_tree(tmp_path / "tree", train=10, test=10)
+    for path in tree.rglob("*.jpg"):
+        path.write_bytes(b"")
+    with pytest.raises(ValueError, match="none of the 20 pictures can be read"):
+        predict_pictures(model, find_images([tree]), 8)
