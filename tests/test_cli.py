@@ -72,7 +72,7 @@ def test_eval_on_a_folder_of_photographs(tmp_path, monkeypatch, capsys):
     shown = capsys.readouterr()
     found = json.loads(shown.out)
     assert (found["images"], found["rejected"]) == (2, 1)
-    assert "1 pictures could not be read" in " ".join(shown.err.split())
+    assert "1 unreadable, for instance" in " ".join(shown.err.split())
     monkeypatch.setattr(sys, "argv", ["skimba", "eval", *map(str, options), "--strict"])
     with pytest.raises(SystemExit):
         main()

@@ -11,7 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from skimba.data import ImageFiles, embedded_test_images, read_image_folder
+from skimba.evaluate import accuracy, predict
 from skimba.models import create_model
+from skimba.pruning import prune
 from skimba.training import Recipe, train
 from skimba.training.checkpoint import CHECKPOINT, LOG, STEPS, WEIGHTS, read_log
 from tests.data.idx_files import write_fashion_mnist
@@ -73,6 +75,18 @@ def test_a_pruned_model_is_fine_tuned_from_its_weights_with_the_dense_one_as_tea
         losses[distillation] = seen[0]
     assert losses[0.0] < 2, "it starts from the packaged weights"
     assert losses[100.0] > losses[0.0] + 1, "the pruned model differs from its teacher"
+
+
+def test_fine_tuning_recovers_what_pruning_lost(tmp_path):
+    images = embedded_test_images()
+    train_set, test_set = images[:700], images[700:]
+    pruned = prune(create_model("vim_micro", pretrained=True), "evit_sorted", keep={2: 0.5, 4: 0.5, 6: 0.5})
+    before = accuracy(*predict(pruned, test_set.batches(100)))
+    settings = {"prune": pruned.reducer.settings(), "pretrained": True, "teacher": "dense", "dtype": "bf16"}
+    recipe = Recipe("vim_micro", epochs=3, batch_size=50, learning_rate=5e-4, **settings)
+    after = train(recipe, train_set, test_set, tmp_path)
+    assert before < 0.55
+    assert after > before + 0.1
 
 
 def test_a_teacher_of_itself_adds_nothing_at_first(tmp_path):

@@ -125,7 +125,7 @@ def decoders(pictures: Pictures, asked: int | None) -> int:
     if asked is not None:
         return asked
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    return 0 if isinstance(pictures, LabelledImages) else max(len(os.sched_getaffinity(0)) // processes, 1)
+    return 0 if isinstance(pictures, LabelledImages) else max((os.cpu_count() or 1) // processes, 1)
 
 
 def print_json(content: object) -> None:

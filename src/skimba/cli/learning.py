@@ -307,4 +307,4 @@ def _toml(value: Any) -> str:
 def _warn(rejected: list[Rejected]) -> None:
     if rejected:
         distinct = {one.name: one for one in rejected}
-        err.print(f"{len(distinct)} pictures could not be read, for instance {rejected[0].reason}", highlight=False)
+        err.print(f"{len(distinct)} unreadable, for instance {rejected[0].reason}", highlight=False)

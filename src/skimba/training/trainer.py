@@ -1,6 +1,7 @@
 """Fitting a model to pictures, resumably: killed at any moment and started again, it ends with the weights of an unbroken run.
 
-Plain torch under ``torchrun``: a batch is cut into equal parts for the processes and, in each, into micro batches, and every
+Plain torch under ``torchrun``, since a wrapper such as Accelerate would own the loop and the loader that exact resumption needs.
+A batch is cut into equal parts for the processes and, in each, into micro batches, and every
 picture's loss is divided by the whole batch. So gradients do not depend on how many processes or micro batches there are.
 """
 
