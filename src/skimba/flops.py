@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from skimba.layers.alignment import conv_source
 from skimba.layers.mamba import PlainMambaMixer, VimMixer
 from skimba.models import Reducer, TokenModel, with_reducer
-from skimba.tokens import Layout, Tokens
+from skimba.tokens import Groups, Layout, Tokens
 
 SCAN_COST = 9  # multiply-adds per token, channel and state, as all papers of the field count it
 REDUCER = "reducer"  # its line in FlopCount.by_module
@@ -43,7 +43,10 @@ class FlopCount:
 
 
 def count_flops(
-    model: TokenModel, img_size: int | tuple[int, int] | None = None, convention: str = "published"
+    model: TokenModel,
+    img_size: int | tuple[int, int] | None = None,
+    convention: str = "published",
+    images: Tensor | None = None,
 ) -> FlopCount:
     """Count a model's multiply-adds for one image, dense or pruned, by running it on tensors without data.
 
@@ -51,16 +54,20 @@ def count_flops(
         model: a skimba model.
         img_size: side of the image in pixels, or ``(height, width)``; the model's own if None.
         convention: ``"published"`` or ``"exact"``.
+        images: ``(b c height width)``: count the mean over these, for a model whose tokens depend on the image
+            (``counts="mass"``); ``img_size`` is then theirs.
 
     Raises:
-        ValueError: an unknown convention.
+        ValueError: an unknown convention, or a model whose tokens depend on the image and no images.
     """
     if convention not in CONVENTIONS:
         raise ValueError(f"unknown convention {convention!r}; known: {', '.join(CONVENTIONS)}")
     exact = convention == "exact"
     size = model.img_size if img_size is None else img_size
     height, width = (size, size) if isinstance(size, int) else size
-    twin = _without_data(model)
+    if images is None and getattr(model.reducer, "counts_by_image", False):
+        raise ValueError("how many tokens stay depends on the images here: count on some, images=…")
+    twin = _without_data(model) if images is None else copy.deepcopy(model).eval()
     counts: dict[str, int] = {}
     inside: tuple[str, ...] = ()  # names of modules that are counted as a whole
     for name, module in twin.named_modules():
@@ -73,8 +80,10 @@ def count_flops(
     if twin.reducer is not None:
         twin = with_reducer(twin, _CountingReducer(twin.reducer, counts, exact))
     with torch.no_grad():
-        twin(torch.empty((1, twin.in_chans, height, width), dtype=next(twin.parameters()).dtype, device="meta"))
-    return FlopCount(convention, counts)
+        if images is None:
+            images = torch.empty((1, twin.in_chans, height, width), dtype=next(twin.parameters()).dtype, device="meta")
+        twin(images)
+    return FlopCount(convention, {name: round(count / len(images)) for name, count in counts.items()})
 
 
 def _without_data(model: TokenModel) -> TokenModel:
@@ -100,9 +109,9 @@ class _CountingReducer:
     def reads_scan(self, block: int) -> bool:
         return bool(self.reducer.reads_scan(block))
 
-    def __call__(self, tokens: Tokens, block: int) -> Tokens:
+    def __call__(self, tokens: Tokens, block: int) -> Tokens | Groups:
         with FlopCounterMode(display=False) as counter:
-            reduced: Tokens = self.reducer(tokens, block)
+            reduced = self.reducer(tokens, block)
         if self.exact:
             self.counts[REDUCER] = self.counts.get(REDUCER, 0) + counter.get_total_flops() // 2
         return reduced
@@ -126,23 +135,23 @@ def _conv_length(layout: Layout, exact: bool) -> int:
 
 def _vim_mixer(module: VimMixer, inputs: tuple[Any, ...], output: Any, exact: bool) -> int:
     hidden, layout = inputs[:2]
-    _, length, width = hidden.shape
+    batch, length, width = hidden.shape
     inner, state, rank, kernel = module.D.numel(), module.state_size, module.rank, module.conv1d.kernel_size[0]
     conv = (_conv_length(layout, exact) + kernel - 1) * kernel * inner
     projections = length * inner * (rank + 2 * state) + length * rank * inner
     scan = SCAN_COST * length * inner * state + 2 * length * inner
     directions = 2 if exact else 1
-    return length * width * 2 * inner + directions * (conv + projections + scan) + length * inner * width
+    return batch * (length * width * 2 * inner + directions * (conv + projections + scan) + length * inner * width)
 
 
 def _plain_mamba_mixer(module: PlainMambaMixer, inputs: tuple[Any, ...], output: Any, exact: bool) -> int:
     hidden, layout = inputs[:2]
-    _, length, width = hidden.shape
+    batch, length, width = hidden.shape
     inner, state, rank = module.D.numel(), module.state_size, module.rank
     conv = _conv_length(layout, exact) * inner * module.conv2d.weight[0].numel()
     projections = length * inner * (rank + 2 * state) + length * rank * inner
     scans = 4 * SCAN_COST * length * inner * state
-    return length * width * 2 * inner + conv + projections + scans + length * inner * width
+    return batch * (length * width * 2 * inner + conv + projections + scans + length * inner * width)
 
 
 CONVENTIONS = ("published", "exact")

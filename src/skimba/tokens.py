@@ -249,6 +249,17 @@ class Tokens:
     def class_position(self) -> int | None:
         return self.layout.class_position
 
+    def images(self, rows: Tensor) -> Tokens:
+        """Those images ``rows (i)`` of the batch."""
+        layout, scan = self.layout, self.scan
+        if layout.position is not None:
+            owner = None if layout.owner is None else layout.owner[rows]
+            layout = replace(layout, position=layout.position[rows], owner=owner)
+        if scan is not None:
+            y, raw_delta = (tuple(part[rows] for part in parts) for parts in (scan.y, scan.raw_delta))
+            scan = replace(scan, y=y, raw_delta=raw_delta)
+        return Tokens(self.x[rows], layout, None if self.residual is None else self.residual[rows], scan)
+
     def keep(self, kept: Tensor, heir: Tensor | None, alignment: Alignment) -> Tokens:
         """Remove all tokens but ``kept``; the values of the others are lost.
 
@@ -316,3 +327,35 @@ class Tokens:
         if layout.class_position is not None:
             full = torch.cat([full[:, : layout.class_position], full[:, layout.class_position + 1 :]], 1)
         return full.unflatten(1, layout.grid)
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """A batch whose images no longer have equally many tokens, cut into parts that do.
+
+    Attributes:
+        rows: for each part the images ``(i)`` of the batch that are in it.
+        parts: their tokens.
+    """
+
+    rows: tuple[Tensor, ...]
+    parts: tuple[Tokens, ...]
+
+    def map(self, go_on: Callable[[Tokens], Tokens | Groups]) -> Groups:
+        """Every part taken further; what falls apart again becomes parts of its own."""
+        rows: list[Tensor] = []
+        parts: list[Tokens] = []
+        for mine, part in zip(self.rows, self.parts, strict=True):
+            result = go_on(part)
+            inner = (
+                result
+                if isinstance(result, Groups)
+                else Groups((torch.arange(len(mine), device=mine.device),), (result,))
+            )
+            rows += [mine[further] for further in inner.rows]
+            parts += inner.parts
+        return Groups(tuple(rows), tuple(parts))
+
+    def join(self, read: Callable[[Tokens], Tensor]) -> Tensor:
+        """What ``read`` makes of the parts, ``(i ...)`` each, in the order of the batch."""
+        return torch.cat([read(part) for part in self.parts])[torch.cat(self.rows).argsort()]

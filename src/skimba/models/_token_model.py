@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from torch import Tensor, nn
 
-from skimba.tokens import Tokens
+from skimba.tokens import Groups, Tokens
 
 # Last parts of the names of parameters without weight decay: rates and skips of the recurrence, and what marks tokens.
 NOT_DECAYED = frozenset({"A_log", "A_b_log", "D", "D_b", "direction_Bs", "pos_embed", "cls_token"})
@@ -19,8 +20,8 @@ class Reducer(Protocol):
     def reads_scan(self, block: int) -> bool:
         """Whether the reducer wants ``tokens.scan`` of that block (1-based)."""
 
-    def __call__(self, tokens: Tokens, block: int) -> Tokens:
-        """The tokens that go on to the next block."""
+    def __call__(self, tokens: Tokens, block: int) -> Tokens | Groups:
+        """The tokens that go on to the next block; in groups where not all images keep equally many."""
 
 
 class TokenModel(nn.Module):
@@ -62,18 +63,25 @@ class TokenModel(nn.Module):
         """Names of the parameters that an optimiser should not decay."""
         return {name for name, _ in self.named_parameters() if name.rsplit(".", 1)[-1] in NOT_DECAYED}
 
-    def forward_features(self, images: Tensor) -> Tokens:
-        """The tokens after the last block, before the final norm."""
-        tokens, reducer = self.embed(images), self.reducer
-        for number, block in enumerate(self.layers, start=1):
-            tokens = block(tokens, record=reducer is not None and reducer.reads_scan(number))
+    def forward_features(self, images: Tensor) -> Tokens | Groups:
+        """The tokens after the last block, before the final norm; in groups where not all images have equally many."""
+        return self._blocks(self.embed(images), 0)
+
+    def _blocks(self, tokens: Tokens, done: int) -> Tokens | Groups:
+        reducer = self.reducer
+        for number in range(done + 1, len(self.layers) + 1):
+            tokens = self.layers[number - 1](tokens, record=reducer is not None and reducer.reads_scan(number))
             if reducer is not None:
-                tokens = reducer(tokens, number)
+                reduced = reducer(tokens, number)
+                if isinstance(reduced, Groups):
+                    return reduced.map(partial(self._blocks, done=number))
+                tokens = reduced
         return tokens
 
     def forward(self, images: Tensor) -> Tensor:
         """``(b c height width)`` -> logits ``(b num_classes)``."""
-        return self.forward_head(self.forward_features(images))
+        features = self.forward_features(images)
+        return features.join(self.forward_head) if isinstance(features, Groups) else self.forward_head(features)
 
 
 Model = TypeVar("Model", bound=TokenModel)

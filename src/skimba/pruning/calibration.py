@@ -23,9 +23,18 @@ ROUNDS, LEAST_TIME_S = 15, 1.0  # of one measurement
 
 
 def keep_for_flops(
-    model: TokenModel, reducer: ReducerOf, taper: Taper, stages: tuple[int, ...], target: float, least: float
+    model: TokenModel,
+    reducer: ReducerOf,
+    taper: Taper,
+    stages: tuple[int, ...],
+    target: float,
+    least: float,
+    images: Tensor | None = None,
 ) -> Keep:
     """The schedule at ``stages`` whose exact FLOPs are ``target`` (0 … 1) of the dense model's, or just below.
+
+    Args:
+        images: count on these ``(b c height width)``, where FLOPs depend on the images.
 
     Raises:
         OutOfReachError: not even with at least ``least`` kept at each stage.
@@ -34,7 +43,7 @@ def keep_for_flops(
 
     def flops(share: float) -> float:
         pruned = with_reducer(model, reducer(taper(stages, share)))
-        return count_flops(pruned, convention="exact").total / dense
+        return count_flops(pruned, convention="exact", images=images).total / dense
 
     return taper(stages, share_for_flops(flops, target, least))
 

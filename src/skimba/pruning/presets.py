@@ -26,6 +26,7 @@ class Method:
     gap_delta: str = "previous"
     stages: str | tuple[int, ...] = "quarters"
     taper: float = 1.0
+    counts: str | Callable[..., Any] = "share"
 
 
 PRESETS = {

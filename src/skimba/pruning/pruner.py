@@ -16,10 +16,10 @@ from skimba.pruning.calibration import calibrate, keep_for_flops, keep_for_speed
 from skimba.pruning.importance import IMPORTANCE, READS_NO_SCAN, Importance
 from skimba.pruning.likeness import LIKENESS, Likeness
 from skimba.pruning.presets import PRESETS, Method
-from skimba.pruning.reduction import DISORDERS, OWNER, PAIRS, REDUCTION, Owner, Stage
-from skimba.pruning.schedule import STAGES, Keep, paper_schedule, stage_count, tapered
+from skimba.pruning.reduction import DISORDERS, OWNER, PAIRS, REDUCTION, Owner, Stage, pair_weights, weights
+from skimba.pruning.schedule import COUNT_STEP, COUNTS, STAGES, Keep, paper_schedule, stage_count, tapered
 from skimba.pruning.selection import SELECTION, Selection
-from skimba.tokens import Alignment, Tokens
+from skimba.tokens import Alignment, Groups, Tokens
 
 Model = TypeVar("Model", bound=TokenModel)
 ALIGN_CONV = {"none": "condensed", "decay": "zeros", "hold": "held"}  # the convolution that goes with each alignment
@@ -50,6 +50,11 @@ class Pruner:
             conv = "condensed"
         return Alignment(self.method.align, conv, self.method.gap_delta)
 
+    @property
+    def counts_by_image(self) -> bool:
+        """Whether images keep different numbers of tokens."""
+        return self.method.counts != "share"
+
     def settings(self) -> dict[str, Any]:
         """The arguments of :func:`prune` that make this pruner again, as plain data for JSON or TOML (block numbers as text).
 
@@ -66,15 +71,38 @@ class Pruner:
         scores = self.method.reduction not in PAIRS and self.method.importance not in READS_NO_SCAN
         return scores and self.keep.get(block, 1.0) < 1
 
-    def __call__(self, tokens: Tokens, block: int) -> Tokens:
+    def __call__(self, tokens: Tokens, block: int) -> Tokens | Groups:
         share = self.keep.get(block)
         if share is None:
             return tokens
-        layout, method = tokens.layout, self.method
-        count = stage_count(layout.image_count, share, layout.class_position is not None)
-        if count >= layout.image_count:
+        layout = tokens.layout
+        if self.counts_by_image and share < 1:
+            return self._reduce_by_image(tokens, block, share)
+        return self._reduce(tokens, block, stage_count(layout.image_count, share, layout.class_position is not None))
+
+    def _reduce(self, tokens: Tokens, block: int, count: int) -> Tokens:
+        if count >= tokens.layout.image_count:
             return tokens
-        stage = Stage(
+        reduced: Tokens = entry(REDUCTION, self.method.reduction, "reduction")(tokens, self._stage(block, count))
+        return reduced
+
+    def _reduce_by_image(self, tokens: Tokens, block: int, share: float) -> Tokens | Groups:
+        """As many tokens stay in each image as its own weights say, rounded up to COUNT_STEP."""
+        present, stage = tokens.layout.image_count, self._stage(block, tokens.layout.image_count)
+        pairs = self.method.reduction in PAIRS
+        weight = (pair_weights if pairs else weights)(tokens, stage)
+        counts = entry(COUNTS, self.method.counts, "counts")(weight, share) + (present - weight.shape[1])
+        counts = ((counts + COUNT_STEP - 1) // COUNT_STEP * COUNT_STEP).clamp(max=present)
+        distinct = counts.unique().tolist()
+        if len(distinct) == 1:
+            return self._reduce(tokens, block, distinct[0])
+        rows = tuple((counts == count).nonzero()[:, 0] for count in distinct)
+        parts = zip(rows, distinct, strict=True)
+        return Groups(rows, tuple(self._reduce(tokens.images(mine), block, count) for mine, count in parts))
+
+    def _stage(self, block: int, count: int) -> Stage:
+        method = self.method
+        return Stage(
             count=count,
             alignment=self.alignment,
             score=partial(entry(IMPORTANCE, method.importance, "importance"), count=count, seed=self.seed + block),
@@ -82,7 +110,6 @@ class Pruner:
             selection=entry(SELECTION, method.selection, "selection"),
             likeness=entry(LIKENESS, method.likeness, "likeness"),
         )
-        return entry(REDUCTION, method.reduction, "reduction")(tokens, stage)
 
 
 def entry(table: Mapping[str, Any], key: Any, what: str) -> Any:
@@ -117,6 +144,7 @@ def prune(
     gap_delta: str | None = None,
     stages: str | tuple[int, ...] | None = None,
     taper: float | None = None,
+    counts: str | Callable[[Tensor, float], Tensor] | None = None,
     seed: int = 0,
 ) -> Model:
     """The same model, sharing its weights, with tokens removed between its blocks. The model given stays dense.
@@ -134,7 +162,7 @@ def prune(
         target_speedup: above 1: how many times faster the model shall run, measured on this machine while nothing else runs.
         batch_size: with ``target_speedup``, images at a time: small batches gain less.
         images: ``(b c height width)`` normalised images, a few hundred without labels: with a target, the stages are
-            chosen on them, for the least change of the model's answers.
+            chosen on them, for the least change of the model's answers; with ``counts="mass"`` FLOPs are counted on them.
         reduction: a key of ``REDUCTION`` or a function ``(tokens, stage) -> tokens``.
         importance: a key of ``IMPORTANCE`` or a function ``(tokens, count, seed) -> (b l)``; not used where pairs merge.
         selection: a key of ``SELECTION`` or a function: which tokens stay by their importance.
@@ -146,6 +174,9 @@ def prune(
         gap_delta: with ``decay``, the time step of a missing position: ``"previous"``, ``"own"`` or ``"bias"``.
         stages: for a target: a key of ``STAGES`` or block numbers.
         taper: for a target, in (0, 1]: each stage takes this times the share of tokens that the stage before took.
+        counts: ``"share"``: ``keep`` is the share of the tokens, the same number in every image; ``"mass"``: the share of the
+            importance (of the unlikeness of pairs) that stays, so that each image keeps its own number of tokens, and
+            FLOPs depend on the images; or a function ``(weight (b m), share) -> (b)``.
         seed: for ``importance="random"``.
 
     Raises:
@@ -166,6 +197,7 @@ def prune(
         "gap_delta": gap_delta,
         "stages": stages,
         "taper": taper,
+        "counts": counts,
     }
     method = entry(PRESETS, "auto" if preset is None else preset, "preset")
     method = replace(method, **{name: value for name, value in changes.items() if value is not None})
@@ -198,13 +230,16 @@ def _keep_for_target(
         raise ValueError(f"target_speedup must be above 1, got {target_speedup}")
     reducer = partial(Pruner, method=method, seed=seed)
     taper = partial(tapered, taper=method.taper)
-    least = 0.5 if method.reduction in PAIRS else LEAST_SHARE
+    if method.counts != "share" and images is None:
+        raise ValueError("how many tokens stay depends on the images here: a target needs some, images=…")
+    least = 0.5 if method.reduction in PAIRS and method.counts == "share" else LEAST_SHARE
     share = target_flops if target_speedup is None else 1 / target_speedup
     assert share is not None
     stages = method.stages if isinstance(method.stages, tuple) else STAGES[method.stages](len(model.layers))
-    if images is not None:
+    counting = None if method.counts == "share" else images
+    if images is not None and counting is None:
         stages = tuple(calibrate(model, reducer, taper, share, least, images))
-    keep_at = partial(keep_for_flops, model, reducer, taper, stages, least=least)
+    keep_at = partial(keep_for_flops, model, reducer, taper, stages, least=least, images=counting)
     if target_speedup is None:
         return keep_at(target=share)
     size = model.img_size if images is None else images.shape[2:]
@@ -226,6 +261,8 @@ def _check_method(method: Method) -> None:
     entry(SCAN_TIME, method.align, "align")
     if not isinstance(method.align_conv, bool):
         entry(CONVOLUTION, method.align_conv, "align_conv")
+    if method.counts != "share":
+        entry(COUNTS, method.counts, "counts")
     if method.gap_delta not in GAP_DELTA:
         raise ValueError(f"unknown gap_delta {method.gap_delta!r}; known: {', '.join(GAP_DELTA)}")
     if isinstance(method.stages, str) and method.stages not in STAGES:
@@ -246,7 +283,7 @@ def _check_keep(keep: Mapping[int, float], method: Method, depth: int) -> None:
             raise ValueError(f"keep counts blocks from 1 to {depth} (the model's depth), got {block!r}")
         if not isinstance(share, int | float) or not 0 < share <= 1:
             raise ValueError(f"keep needs shares in (0, 1], got {share!r} after block {block}")
-        if method.reduction in PAIRS and share < 0.5:
+        if method.reduction in PAIRS and method.counts == "share" and share < 0.5:
             raise ValueError(
                 f"bipartite matching removes at most half of the tokens at one stage: keep at least 0.5, got {share} after "
                 f"block {block}; spread it over two stages"
@@ -255,6 +292,8 @@ def _check_keep(keep: Mapping[int, float], method: Method, depth: int) -> None:
 
 def trace(model: TokenModel, images: Tensor) -> list[Tokens]:
     """The tokens after embedding and after each stage that removed some, for drawing and for tests.
+
+    Raises ValueError where the images keep different numbers of tokens: trace them one by one.
 
     Args:
         model: a pruned model.
@@ -268,7 +307,9 @@ def trace(model: TokenModel, images: Tensor) -> list[Tokens]:
             return reducer is not None and reducer.reads_scan(block)
 
         def __call__(self, tokens: Tokens, block: int) -> Tokens:
-            reduced: Tokens = tokens if reducer is None else reducer(tokens, block)
+            reduced = tokens if reducer is None else reducer(tokens, block)
+            if isinstance(reduced, Groups):
+                raise ValueError("the images keep different numbers of tokens: trace them one by one")
             if reduced is not tokens:
                 stages.append(reduced)
             return reduced

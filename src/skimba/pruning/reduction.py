@@ -175,6 +175,19 @@ def _merge_pairs(tokens: Tokens, pairs: int, stage: Stage) -> Tokens:
     return tokens.merge(kept, heirs(kept, gone, owner), stage.alignment)
 
 
+def weights(tokens: Tokens, stage: Stage) -> Tensor:
+    """``(b m)``, not negative: how much each image token counts for its image: its importance above the least one's."""
+    score = take(stage.score(tokens), _image_tokens(tokens)).float()
+    return score - score.amin(1, keepdim=True)
+
+
+def pair_weights(tokens: Tokens, stage: Stage) -> Tensor:
+    """``(b m)``, not negative: how much less alike each even image token and its best partner are than the likest pair."""
+    image = _image_tokens(tokens)
+    likeness = stage.likeness(tokens, image[:, ::2], image[:, 1::2]).amax(-1).float()
+    return likeness.amax(1, keepdim=True) - likeness
+
+
 REDUCTION: dict[str, Callable[[Tokens, Stage], Tokens]] = {
     "drop": drop,
     "merge": merge,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from torch import Tensor
+
 from skimba.models import TokenModel
 
 TOLERANCE = 1e-3  # of a share found by halving
@@ -21,6 +23,16 @@ def stage_count(present: int, share: float, has_class: bool) -> int:
     if has_class:
         count = max(count // 2 * 2, min(2, present))
     return count
+
+
+def mass_counts(weight: Tensor, share: float) -> Tensor:
+    """The fewest tokens that hold that share of their image's whole weight ``(b m)``, which is not negative (top-p): ``(b)``."""
+    descending = weight.double().sort(dim=1, descending=True).values.cumsum(1)
+    return (descending < share * descending[:, -1:] * (1 - 1e-9)).sum(1) + 1
+
+
+COUNTS: dict[str, Callable[[Tensor, float], Tensor]] = {"mass": mass_counts}  # by image; "share": one number for all
+COUNT_STEP = 4  # counts of single images are rounded up to multiples, so that a batch falls into few groups
 
 
 def paper_schedule(model: TokenModel) -> Keep:
