@@ -23,6 +23,7 @@ from skimba.tokens import Groups, Layout, Tokens
 
 SCAN_COST = 9  # multiply-adds per token, channel and state, as all papers of the field count it
 REDUCER = "reducer"  # its line in FlopCount.by_module
+SCORER = "scorer."  # a learned importance's modules: they run within the reducer
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def count_flops(
     inside: tuple[str, ...] = ()  # names of modules that are counted as a whole
     for name, module in twin.named_modules():
         formula = FORMULAS.get(type(module))
-        if formula is None or name.startswith(inside or "\0"):
+        if formula is None or name.startswith((*inside, SCORER)):
             continue
         if not isinstance(module, nn.Linear | nn.Conv2d):
             inside += (name + ".",)

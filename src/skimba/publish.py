@@ -11,7 +11,7 @@ from huggingface_hub import HfApi
 from safetensors.torch import save_file
 
 from skimba.files import write_atomically
-from skimba.models import TokenModel, create_model
+from skimba.models import TokenModel, create_model, load_checkpoint
 from skimba.models._factory import HubFile, fetch
 from skimba.pruning import Pruner, prune
 
@@ -78,11 +78,14 @@ def load_model(path: str | Path) -> TokenModel:
                 f"no {beside.name} beside {weights}: give the model's name, or a file of save_model"
             )
     content = _read(beside)
-    model = create_model(content["model"], checkpoint=weights, **content["sizes"])
+    model = create_model(content["model"], **content["sizes"])
     for key in INPUT:
         value = content["input"][key]
         model.pretrained_cfg[key] = tuple(value) if isinstance(value, list) else value
-    return model if content["prune"] is None else prune(model, **content["prune"])
+    if content["prune"] is not None:
+        model = prune(model, **content["prune"])
+    load_checkpoint(model, weights)  # after the pruning, which may have weights of its own
+    return model
 
 
 def push_model(path: str | Path, repository: str, private: bool = False) -> None:

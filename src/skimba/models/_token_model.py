@@ -92,5 +92,8 @@ def with_reducer(model: Model, reducer: Reducer | None) -> Model:
     twin = copy.copy(model)
     for table in ("_parameters", "_buffers", "_modules"):  # the copy's own tables, holding the same tensors and modules
         setattr(twin, table, dict(getattr(model, table)))
+    twin._modules.pop("scorer", None)
+    if isinstance(scorer := getattr(reducer, "scorer", None), nn.Module):
+        twin.scorer = scorer  # so that a learned importance trains, moves and is saved with the model
     twin.reducer = reducer
     return twin

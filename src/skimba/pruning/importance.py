@@ -82,4 +82,4 @@ IMPORTANCE: dict[str, Importance] = {
     "random": random,
     "even": even,
 }
-READS_NO_SCAN = {"random", "even"}
+READS_NO_SCAN = {"random", "even", "learned"}

@@ -47,6 +47,8 @@ PRESETS = {
     "mtr": Method("merge", importance="delta"),
     # In the spirit of STORM (arXiv 2606.19932).
     "local": Method("bipartite", likeness="local"),
+    # DyVM (arXiv 2504.04787): to be trained; without its choice of directions, the class token at its true place.
+    "dyvm": Method(importance="learned"),
     "random": Method(importance="random"),
     "uniform": Method(importance="even"),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, TypeVar
 
@@ -14,9 +14,20 @@ from skimba.layers.alignment import CONVOLUTION, GAP_DELTA, SCAN_TIME
 from skimba.models import TokenModel, with_reducer
 from skimba.pruning.calibration import calibrate, keep_for_flops, keep_for_speedup
 from skimba.pruning.importance import IMPORTANCE, READS_NO_SCAN, Importance
+from skimba.pruning.learned import LEARNED, LearnedImportance
 from skimba.pruning.likeness import LIKENESS, Likeness
 from skimba.pruning.presets import PRESETS, Method
-from skimba.pruning.reduction import DISORDERS, OWNER, PAIRS, REDUCTION, Owner, Stage, pair_weights, weights
+from skimba.pruning.reduction import (
+    DISORDERS,
+    OWNER,
+    PAIRS,
+    REDUCTION,
+    Owner,
+    Stage,
+    kept_places,
+    pair_weights,
+    weights,
+)
 from skimba.pruning.schedule import COUNT_STEP, COUNTS, STAGES, Keep, paper_schedule, stage_count, tapered
 from skimba.pruning.selection import SELECTION, Selection
 from skimba.tokens import Alignment, Groups, Tokens
@@ -28,17 +39,29 @@ LEAST_SHARE = 0.05  # that a target may ask a stage to keep
 
 @dataclass(frozen=True)
 class Pruner:
-    """The reducer that :func:`prune` installs: what is done after which block. It holds no state.
+    """The reducer that :func:`prune` installs: what is done after which block. It holds no state but a learned importance.
 
     Attributes:
         keep: after that many blocks (1-based), the share (0, 1] of the image tokens that stays.
         method: how they are chosen, removed and made up for.
-        seed: for random importance.
+        seed: for random importance, and for a learned one before its training.
+        scorer: the learned importance, if the method has one; the model that is pruned so owns it too.
     """
 
     keep: Mapping[int, float]
     method: Method = PRESETS["hold"]
     seed: int = 0
+    scorer: LearnedImportance | None = field(default=None, compare=False)
+
+    @classmethod
+    def of(cls, model: TokenModel, keep: Keep, method: Method, seed: int) -> Pruner:
+        """A pruner for that model."""
+        learned = method.importance == LEARNED and method.reduction not in PAIRS
+        scorer = LearnedImportance(model.num_features, keep, seed) if learned else None
+        if scorer is not None:
+            parameter = next(model.parameters())
+            scorer.to(parameter.device, parameter.dtype).train(model.training)
+        return cls(keep, method, seed, scorer)
 
     @cached_property
     def alignment(self) -> Alignment:
@@ -83,7 +106,13 @@ class Pruner:
     def _reduce(self, tokens: Tokens, block: int, count: int) -> Tokens:
         if count >= tokens.layout.image_count:
             return tokens
-        reduced: Tokens = entry(REDUCTION, self.method.reduction, "reduction")(tokens, self._stage(block, count))
+        stage = self._stage(block, count)
+        if self.scorer is not None:
+            score = self.scorer(tokens, block)
+            stage = replace(stage, score=lambda _: score)
+        reduced: Tokens = entry(REDUCTION, self.method.reduction, "reduction")(tokens, stage)
+        if self.scorer is not None:
+            reduced = self.scorer.carry_gradient(reduced, score, kept_places(tokens, reduced))
         return reduced
 
     def _reduce_by_image(self, tokens: Tokens, block: int, share: float) -> Tokens | Groups:
@@ -102,10 +131,15 @@ class Pruner:
 
     def _stage(self, block: int, count: int) -> Stage:
         method = self.method
+        score = (
+            partial(entry(IMPORTANCE, method.importance, "importance"), count=count, seed=self.seed + block)
+            if self.scorer is None
+            else partial(self.scorer, block=block)
+        )
         return Stage(
             count=count,
             alignment=self.alignment,
-            score=partial(entry(IMPORTANCE, method.importance, "importance"), count=count, seed=self.seed + block),
+            score=score,
             owner=entry(OWNER, method.owner, "owner"),
             selection=entry(SELECTION, method.selection, "selection"),
             likeness=entry(LIKENESS, method.likeness, "likeness"),
@@ -164,7 +198,8 @@ def prune(
         images: ``(b c height width)`` normalised images, a few hundred without labels: with a target, the stages are
             chosen on them, for the least change of the model's answers; with ``counts="mass"`` FLOPs are counted on them.
         reduction: a key of ``REDUCTION`` or a function ``(tokens, stage) -> tokens``.
-        importance: a key of ``IMPORTANCE`` or a function ``(tokens, count, seed) -> (b l)``; not used where pairs merge.
+        importance: a key of ``IMPORTANCE``, ``"learned"`` (a small network for each stage, to be trained with the model:
+            :mod:`skimba.pruning.learned`), or a function ``(tokens, count, seed) -> (b l)``; not used where pairs merge.
         selection: a key of ``SELECTION`` or a function: which tokens stay by their importance.
         owner: ``"similar"`` or ``"nearest"`` or a function: who inherits a removed token's positions.
         likeness: a key of ``LIKENESS`` or a function: which pairs merge first.
@@ -211,7 +246,7 @@ def prune(
         keep = _keep_for_target(model, method, target_flops, target_speedup, batch_size, images, seed)
     keep = {_block_number(block): share for block, share in keep.items()}
     _check_keep(keep, method, len(model.layers))
-    return with_reducer(model, Pruner(keep, method, seed))
+    return with_reducer(model, Pruner.of(model, keep, method, seed))
 
 
 def _keep_for_target(
@@ -228,7 +263,7 @@ def _keep_for_target(
         raise ValueError(f"target_flops is a share of the dense model's FLOPs in (0, 1), got {target_flops}")
     if target_speedup is not None and not target_speedup > 1:
         raise ValueError(f"target_speedup must be above 1, got {target_speedup}")
-    reducer = partial(Pruner, method=method, seed=seed)
+    reducer = partial(Pruner.of, model, method=method, seed=seed)
     taper = partial(tapered, taper=method.taper)
     if method.counts != "share" and images is None:
         raise ValueError("how many tokens stay depends on the images here: a target needs some, images=…")
@@ -254,7 +289,8 @@ def _block_number(block: Any) -> Any:
 
 def _check_method(method: Method) -> None:
     entry(REDUCTION, method.reduction, "reduction")
-    entry(IMPORTANCE, method.importance, "importance")
+    if method.importance != LEARNED:
+        entry(IMPORTANCE, method.importance, "importance")
     entry(SELECTION, method.selection, "selection")
     entry(OWNER, method.owner, "owner")
     entry(LIKENESS, method.likeness, "likeness")

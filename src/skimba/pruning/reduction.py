@@ -112,12 +112,12 @@ def drop_by_score(tokens: Tokens, stage: Stage) -> Tokens:
     as it is, without its fused token. Attention does not mind."""
     scored = stage.score(tokens)
     reduced = drop(tokens, replace(stage, score=lambda _: scored))
-    score = take(scored, _kept_places(tokens, reduced))
+    score = take(scored, kept_places(tokens, reduced))
     image = _image_tokens(reduced)
     return reduced.rearrange(image, take(image, take(score, image).argsort(dim=1, descending=True, stable=True)))
 
 
-def _kept_places(before: Tokens, after: Tokens) -> Tensor:
+def kept_places(before: Tokens, after: Tokens) -> Tensor:
     """``(b k)`` place in ``before`` of every token of ``after``."""
     return (before.position[:, None] == after.position[:, :, None]).byte().argmax(2)
 
@@ -157,7 +157,7 @@ def bipartite_by_side(tokens: Tokens, stage: Stage) -> Tokens:
     mixes the order on purpose."""
     odd = torch.zeros(tokens.x.shape[:2], device=tokens.x.device).scatter(1, _image_tokens(tokens)[:, 1::2], 1.0)
     reduced = bipartite(tokens, stage)
-    odd = take(odd, _kept_places(tokens, reduced))
+    odd = take(odd, kept_places(tokens, reduced))
     image = _image_tokens(reduced)
     return reduced.rearrange(image, take(image, take(odd, image).argsort(dim=1, stable=True)))
 
