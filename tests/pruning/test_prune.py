@@ -197,7 +197,6 @@ def test_paper_schedules():
         ({"likeness": "dot"}, "unknown likeness 'dot'; known: cosine, ward, hidden, local, or a function"),
         ({"stages": "late", "target_flops": 0.7}, "unknown stages 'late'; known: quarters, early, every, even"),
         ({"preset": "tome", "align": "hold"}, "out of scan order, .* got 'hold'"),
-        ({"taper": 1.5}, r"taper must be in \(0, 1\], got 1.5"),
         ({"target_flops": 1.0}, r"share of the dense model's FLOPs in \(0, 1\), got 1.0"),
         ({"target_flops": 0.1}, "comes down to 0.[0-9]+ of the FLOPs, got target 0.1"),
         ({"target_speedup": 0.5}, "target_speedup must be above 1, got 0.5"),

@@ -21,9 +21,7 @@ def test_a_target_of_flops_is_met_and_hardly_undercut(images, preset):
     share = exact(pruned) / exact(model)
     assert 0.83 < share <= 0.9, "24 x 2 tokens are coarse steps"
     shares = list(pruned.reducer.keep.values())
-    taken = [1 - share for share in shares]
-    taper = PRESETS[preset].taper
-    assert taken[1:] == pytest.approx([taper * before for before in taken[:-1]])
+    assert len(set(shares)) == 1
     assert pruned(images).shape == (3, 5)
 
 
@@ -74,7 +72,7 @@ def test_calibration_leaves_the_models_mode_alone(model, images):
 def test_calibration_says_when_no_schedule_fits(model, images):
     reducer = skimba.prune(model, "hold", keep={1: 0.5}).reducer
     with pytest.raises(ValueError, match=r"no schedule of this method comes down to 0\.05"):
-        calibrate(model, lambda keep: reducer, dict.fromkeys, 0.05, 0.5, images)
+        calibrate(model, lambda keep: reducer, 0.05, 0.5, images)
 
 
 def test_stage_sets_lie_within_the_model():

@@ -85,7 +85,7 @@ class FashionScenes(Dataset[Scene]):
                 f"needs scenes of 8 pixels or more and an item or more, got size {size}, {most_items} items"
             )
         self.items, self.split, self.size, self.most_items, self.seed = items, split, size, most_items, seed
-        _photographs()  # a missing package shows here, not in the middle of an epoch
+        photographs()  # a missing package shows here, not in the middle of an epoch
 
     def __len__(self) -> int:
         return len(self.items)
@@ -127,7 +127,7 @@ class FashionScenes(Dataset[Scene]):
         return LabelledImages(pixels, self.items.labels, self.items.classes, MEAN, STD)
 
     def _background(self, draw: np.random.Generator) -> Pixels:
-        photograph = _photographs()[draw.integers(len(PHOTOGRAPHS))]
+        photograph = photographs()[draw.integers(len(PHOTOGRAPHS))]
         left, right = (int(share * photograph.width) for share in PART[self.split])
         side = min(int(self.size * draw.uniform(*ZOOM)), right - left, photograph.height)
         x, y = int(draw.integers(left, right - side + 1)), int(draw.integers(photograph.height - side + 1))
@@ -147,7 +147,8 @@ class FashionScenes(Dataset[Scene]):
 
 
 @cache
-def _photographs() -> tuple[Image.Image, ...]:
+def photographs() -> tuple[Image.Image, ...]:
+    """The backgrounds, RGB. Raises ImportError without scikit-image."""
     try:
         import skimage.data
     except ImportError as error:

@@ -5,7 +5,7 @@ from skimba.pruning.likeness import LIKENESS
 from skimba.pruning.presets import PRESETS, Method
 from skimba.pruning.pruner import Pruner, prune, trace
 from skimba.pruning.reduction import DISORDERS, OWNER, PAIRS, REDUCTION, Stage
-from skimba.pruning.schedule import STAGES, paper_schedule, stage_count, tapered
+from skimba.pruning.schedule import STAGES, paper_schedule, stage_count
 from skimba.pruning.selection import SELECTION
 
 __all__ = [
@@ -24,6 +24,5 @@ __all__ = [
     "paper_schedule",
     "prune",
     "stage_count",
-    "tapered",
     "trace",
 ]

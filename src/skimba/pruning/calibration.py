@@ -16,7 +16,6 @@ from skimba.models import Reducer, TokenModel, with_reducer
 from skimba.pruning.schedule import Keep, OutOfReachError, share_for_flops
 
 ReducerOf = Callable[[Keep], Reducer]  # the method, given its schedule
-Taper = Callable[[tuple[int, ...], float], Keep]  # the schedule, given stages and the share kept at the first
 BATCH = 64  # of calibration images
 ATTEMPTS, WITHIN = 8, 0.02  # of the search for a speed-up
 ROUNDS, LEAST_TIME_S = 15, 1.0  # of one measurement
@@ -25,7 +24,6 @@ ROUNDS, LEAST_TIME_S = 15, 1.0  # of one measurement
 def keep_for_flops(
     model: TokenModel,
     reducer: ReducerOf,
-    taper: Taper,
     stages: tuple[int, ...],
     target: float,
     least: float,
@@ -42,13 +40,13 @@ def keep_for_flops(
     dense = count_flops(with_reducer(model, None), convention="exact").total
 
     def flops(share: float) -> float:
-        pruned = with_reducer(model, reducer(taper(stages, share)))
+        pruned = with_reducer(model, reducer(dict.fromkeys(stages, share)))
         return count_flops(pruned, convention="exact", images=images).total / dense
 
-    return taper(stages, share_for_flops(flops, target, least))
+    return dict.fromkeys(stages, share_for_flops(flops, target, least))
 
 
-def calibrate(model: TokenModel, reducer: ReducerOf, taper: Taper, target: float, least: float, images: Tensor) -> Keep:
+def calibrate(model: TokenModel, reducer: ReducerOf, target: float, least: float, images: Tensor) -> Keep:
     """Of the schedules at various stages that all reach ``target``, the one whose logits stay nearest to the dense model's.
 
     Args:
@@ -58,7 +56,7 @@ def calibrate(model: TokenModel, reducer: ReducerOf, taper: Taper, target: float
     best: tuple[float, Keep] | None = None
     for stages in stage_sets(len(model.layers)):
         try:
-            keep = keep_for_flops(model, reducer, taper, stages, target, least)
+            keep = keep_for_flops(model, reducer, stages, target, least)
         except OutOfReachError:
             continue  # too few stages for this target
         found = _log_probabilities(with_reducer(model, reducer(keep)), images)

@@ -12,8 +12,8 @@ class Method:
     """How tokens are chosen, removed and made up for; arguments of :func:`skimba.prune` of the same names.
 
     Attributes:
-        stages, taper: after which blocks, where a target and no ``keep`` is given (a key of :data:`skimba.pruning.STAGES` or
-            block numbers), and how much less each stage takes than the one before (:func:`skimba.pruning.tapered`).
+        stages: after which blocks, where a target and no ``keep`` is given (a key of :data:`skimba.pruning.STAGES` or
+            block numbers); each keeps the same share of what is left.
     """
 
     reduction: str | Callable[..., Any] = "drop"
@@ -25,7 +25,6 @@ class Method:
     align_conv: bool | str = True
     gap_delta: str = "previous"
     stages: str | tuple[int, ...] = "quarters"
-    taper: float = 1.0
     counts: str | Callable[..., Any] = "share"
 
 
@@ -33,7 +32,7 @@ PRESETS = {
     # Zhan et al., "Exploring Token Pruning in Vision State Space Models", NeurIPS 2024.
     "top": Method(align="decay"),
     # Ours: every position keeps an owner; step and convolution follow; the pairs that cost least merge, early.
-    "hold": Method("bipartite", likeness="ward", align="hold", stages="early", taper=0.7),
+    "hold": Method("bipartite", likeness="ward", align="hold", stages="early"),
     # Rivals. EViT (arXiv 2202.07800) without its fused token, scored by clip since these models have no attention.
     "evit": Method("drop_by_score"),
     "evit_sorted": Method(),

@@ -28,7 +28,7 @@ from skimba.pruning.reduction import (
     pair_weights,
     weights,
 )
-from skimba.pruning.schedule import COUNT_STEP, COUNTS, STAGES, Keep, paper_schedule, stage_count, tapered
+from skimba.pruning.schedule import COUNT_STEP, COUNTS, STAGES, Keep, paper_schedule, stage_count
 from skimba.pruning.selection import SELECTION, Selection
 from skimba.tokens import Alignment, Groups, Tokens
 
@@ -177,7 +177,6 @@ def prune(
     align_conv: bool | str | None = None,
     gap_delta: str | None = None,
     stages: str | tuple[int, ...] | None = None,
-    taper: float | None = None,
     counts: str | Callable[[Tensor, float], Tensor] | None = None,
     seed: int = 0,
 ) -> Model:
@@ -208,7 +207,6 @@ def prune(
             ``"condensed"``, ``"zeros"``, ``"held"`` by name.
         gap_delta: with ``decay``, the time step of a missing position: ``"previous"``, ``"own"`` or ``"bias"``.
         stages: for a target: a key of ``STAGES`` or block numbers.
-        taper: for a target, in (0, 1]: each stage takes this times the share of tokens that the stage before took.
         counts: ``"share"``: ``keep`` is the share of the tokens, the same number in every image; ``"mass"``: the share of the
             importance (of the unlikeness of pairs) that stays, so that each image keeps its own number of tokens, and
             FLOPs depend on the images; or a function ``(weight (b m), share) -> (b)``.
@@ -231,7 +229,6 @@ def prune(
         "align_conv": align_conv,
         "gap_delta": gap_delta,
         "stages": stages,
-        "taper": taper,
         "counts": counts,
     }
     method = entry(PRESETS, "auto" if preset is None else preset, "preset")
@@ -264,7 +261,6 @@ def _keep_for_target(
     if target_speedup is not None and not target_speedup > 1:
         raise ValueError(f"target_speedup must be above 1, got {target_speedup}")
     reducer = partial(Pruner.of, model, method=method, seed=seed)
-    taper = partial(tapered, taper=method.taper)
     if method.counts != "share" and images is None:
         raise ValueError("how many tokens stay depends on the images here: a target needs some, images=…")
     least = 0.5 if method.reduction in PAIRS and method.counts == "share" else LEAST_SHARE
@@ -273,8 +269,8 @@ def _keep_for_target(
     stages = method.stages if isinstance(method.stages, tuple) else STAGES[method.stages](len(model.layers))
     counting = None if method.counts == "share" else images
     if images is not None and counting is None:
-        stages = tuple(calibrate(model, reducer, taper, share, least, images))
-    keep_at = partial(keep_for_flops, model, reducer, taper, stages, least=least, images=counting)
+        stages = tuple(calibrate(model, reducer, share, least, images))
+    keep_at = partial(keep_for_flops, model, reducer, stages, least=least, images=counting)
     if target_speedup is None:
         return keep_at(target=share)
     size = model.img_size if images is None else images.shape[2:]
@@ -303,8 +299,6 @@ def _check_method(method: Method) -> None:
         raise ValueError(f"unknown gap_delta {method.gap_delta!r}; known: {', '.join(GAP_DELTA)}")
     if isinstance(method.stages, str) and method.stages not in STAGES:
         raise ValueError(f"unknown stages {method.stages!r}; known: {', '.join(STAGES)}, or block numbers")
-    if not 0 < method.taper <= 1:
-        raise ValueError(f"taper must be in (0, 1], got {method.taper}")
     aligned = method.align != "none" or method.align_conv not in (True, False, "condensed")
     if method.reduction in DISORDERS and aligned:
         raise ValueError(

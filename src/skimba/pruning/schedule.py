@@ -77,17 +77,12 @@ STAGES: dict[str, Callable[[int], tuple[int, ...]]] = {
 }
 
 
-def tapered(stages: tuple[int, ...], share: float, taper: float) -> Keep:
-    """``share`` kept at the first stage; each further one takes ``taper`` times the share that the one before took."""
-    return {block: 1 - (1 - share) * taper**number for number, block in enumerate(stages)}
-
-
 class OutOfReachError(ValueError):
     """A method cannot remove as much as a target asks for."""
 
 
 def share_for_flops(flops: Callable[[float], float], target: float, least: float) -> float:
-    """The share to keep at the first stage so that ``flops(share)``, a share of the dense model's, comes to ``target`` at most.
+    """The share to keep at each stage so that ``flops(share)``, a share of the dense model's, comes to ``target`` at most.
 
     Args:
         flops: grows with the share kept.

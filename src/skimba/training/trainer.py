@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,7 +125,7 @@ def train(
         OSError: a file cannot be written; the last checkpoint is intact.
     """
     folder = Path(folder)
-    plan = _plan(recipe, train_set)
+    plan = make_plan(recipe, train_set)
     if recipe.smoke:
         test_set = Selected(test_set, range(min(len(test_set), 2 * recipe.batch_size)))
     with torch.random.fork_rng(devices=[]):
@@ -133,17 +133,10 @@ def train(
         model, teacher = _student_and_teacher(recipe, train_set, local_device(device))
         _check_pictures(model, train_set, test_set)
         state = load_state(folder, recipe)
-        optimizer = create_optimizer_v2(
-            model, recipe.optimizer, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
-        )
-        average = ModelEmaV3(model, recipe.ema_decay) if recipe.ema_decay else None
+        fitting = Fitting(recipe, plan, model, teacher)
         if state is not None:
-            model.load_state_dict(state["model"])
-            optimizer.load_state_dict(state["optimizer"])
-            if average is not None:
-                average.module.load_state_dict(state["ema"])
+            fitting.load(state)
         first = 0 if state is None else int(state["step"])
-        fitting = _Fitting(recipe, plan, model, teacher, optimizer, average)
         batches = load_batches(train_set, _transform(recipe, model), plan.micro_batches_from(first), workers, strict)
         board = _board(folder, first) if tensorboard and rank() == 0 else None
         rejected: list[Rejected] = []
@@ -163,7 +156,7 @@ def train(
                 line = {
                     "step": done,
                     "loss": loss,
-                    "learning_rate": optimizer.param_groups[0]["lr"],
+                    "learning_rate": fitting.optimizer.param_groups[0]["lr"],
                     "pictures_per_s": pictures / passed,
                     "share_waiting_for_data": waited / passed,
                     **fitting.gradient_norms(),
@@ -191,7 +184,7 @@ def train(
     return gather(accuracy)[0]
 
 
-class _Fitting:
+class Fitting:
     """A model with all that a step changes."""
 
     def __init__(
@@ -199,16 +192,17 @@ class _Fitting:
         recipe: Recipe,
         plan: Plan,
         model: TokenModel,
-        teacher: TokenModel | None,
-        optimizer: torch.optim.Optimizer,
-        average: ModelEmaV3 | None,
+        teacher: TokenModel | None = None,
     ) -> None:
         self.recipe, self.plan, self.model, self.teacher = recipe, plan, model, teacher
-        self.optimizer, self.average = optimizer, average
+        self.optimizer = create_optimizer_v2(
+            model, recipe.optimizer, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+        )
+        self.average = ModelEmaV3(model, recipe.ema_decay) if recipe.ema_decay else None
         self.parallel: nn.Module = DistributedDataParallel(model) if world_size() > 1 else model
         self.device = next(model.parameters()).device
         self.schedule = CosineLRScheduler(
-            optimizer,
+            self.optimizer,
             plan.steps,
             lr_min=recipe.min_learning_rate,
             warmup_t=int(recipe.warmup_share * plan.steps),
@@ -234,6 +228,13 @@ class _Fitting:
             "ema": average,
             "step": done,
         }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take up the state that :meth:`state` gave."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.module.load_state_dict(state["ema"])
 
     def step(self, step: int, micro_batches: list[Batch]) -> float:
         """One step of the optimiser; the batch's loss."""
@@ -297,7 +298,7 @@ class _Fitting:
         )
 
 
-def _plan(recipe: Recipe, train_set: Pictures) -> Plan:
+def make_plan(recipe: Recipe, train_set: Pictures) -> Plan:
     if recipe.batch_size % world_size():
         raise ValueError(f"batch_size {recipe.batch_size} cannot be shared by {world_size()} processes")
     share = recipe.batch_size // world_size()
