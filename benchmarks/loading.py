@@ -26,7 +26,8 @@ from skimba.data.scenes import photographs
 from skimba.data.transforms import Transform, evaluation_transform, imagenet_transform
 from skimba.ops import native
 from skimba.training import Recipe
-from skimba.training.trainer import Fitting, make_plan
+from skimba.training.fitting import Fitting
+from skimba.training.plan import make_plan
 
 PICTURE = (500, 375)
 CLASSES, OF_CLASS = 4, 16

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from skimba.models import create_model
 from skimba.predictions import read_predictions
 from skimba.publish import save_model
-from skimba.training.checkpoint import CHECKPOINT, LOG, WEIGHTS, read_log
+from skimba.training.checkpoint import CHECKPOINT, WEIGHTS
+from skimba.training.journal import LOG, read_log
 from tests.data.scene_tree import corrupt, write_tree
 
 SIZES = ["sizes.depth=2", "epochs=1", "batch_size=16"]

@@ -58,7 +58,7 @@ def test_what_is_given_wins(tmp_path):
     recipe = read_recipe(path, ["epochs=7", "prune.preset=hold", "prune.keep.4=0.25", "dtype=bf16", "ema_decay=0.5"])
     assert (recipe.epochs, recipe.dtype, recipe.ema_decay) == (7, "bf16", 0.5)
     assert recipe.prune == {"preset": "hold", "keep": {"2": 0.5, "4": 0.25}}
-    assert read_recipe(path, {"epochs": 2}).epochs == 2
+    assert read_recipe(path, [("epochs", 2)]).epochs == 2
     assert read_recipe("vim_micro") == Recipe("vim_micro")
 
 

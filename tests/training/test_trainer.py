@@ -15,7 +15,8 @@ from skimba.evaluate import accuracy, predict
 from skimba.models import create_model
 from skimba.pruning import prune
 from skimba.training import Recipe, train
-from skimba.training.checkpoint import CHECKPOINT, LOG, STEPS, WEIGHTS, read_log
+from skimba.training.checkpoint import CHECKPOINT, WEIGHTS
+from skimba.training.journal import LOG, STEPS, read_log
 from tests.data.idx_files import write_fashion_mnist
 from tests.data.scene_tree import corrupt, write_tree
 

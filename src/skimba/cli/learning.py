@@ -106,7 +106,7 @@ def train_command(
         "teacher": teacher,
         "smoke": smoke or None,
     }
-    given = [f"{name}={_toml(value)}" for name, value in options.items() if value is not None]
+    given = [(name, value) for name, value in options.items() if value is not None]
     recipe = read_recipe(source, [*given, *(overrides or [])])
     probe = recipe.dense_model(weights=False)  # says what it takes, before anything is read
     known = probe.num_classes if recipe.from_weights or "num_classes" in (recipe.sizes or {}) else None
@@ -296,12 +296,6 @@ def _mode(model: TokenModel) -> Mode:
 def _real_labels() -> dict[str, list[int]]:
     names = [f"ILSVRC2012_val_{number:08d}.JPEG" for number in range(1, 50_001)]
     return {Path(name).stem: real for name, real in RealLabelsImagenet(names).real_labels.items()}
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(str(key))} = {_toml(inner)}" for key, inner in value.items()) + "}"
-    return json.dumps(value)
 
 
 def _warn(rejected: list[Rejected]) -> None:

@@ -1,8 +1,7 @@
-"""The files of a training: its state, written so that a kill at any moment loses nothing, and its two logs."""
+"""The state of a training, written so that a kill at any moment loses nothing."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from skimba.models._checkpoint import read_plain_data
 from skimba.training.recipe import Recipe, as_plain
 
 CHECKPOINT, WEIGHTS = "checkpoint.pt", "weights.safetensors"
-LOG, STEPS = "log.jsonl", "steps.jsonl"  # a line for each epoch; a line now and then
 
 
 def save_state(folder: Path, state: Mapping[str, Any], recipe: Recipe) -> None:
@@ -28,7 +26,7 @@ def save_state(folder: Path, state: Mapping[str, Any], recipe: Recipe) -> None:
 
 
 def load_state(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
-    """The state that :func:`save_state` wrote, in every process, or None; log lines of steps that are lost are taken out.
+    """The state that :func:`save_state` wrote, in every process, or None.
 
     Raises:
         ValueError: the file is no such state, or belongs to a training by another recipe.
@@ -49,22 +47,4 @@ def _read(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
             raise ValueError(
                 f"{folder} holds a training by another recipe ({'; '.join(changed)}); choose another folder"
             )
-    done = 0 if state is None else int(state["step"])
-    for log in (folder / LOG, folder / STEPS):
-        # A line is written before the checkpoint: one that a kill left without is written again.
-        text = "".join(json.dumps(line) + "\n" for line in read_log(log) if line["step"] <= done)
-        write_atomically(log, lambda partial, text=text: Path(partial).write_text(text))  # type: ignore[misc]
     return state
-
-
-def add_to_log(log: Path, line: Mapping[str, Any]) -> None:
-    """Append a line of JSON."""
-    with log.open("a") as file:
-        file.write(json.dumps(line) + "\n")
-
-
-def read_log(log: Path) -> list[dict[str, Any]]:
-    """All whole lines of a log."""
-    if not log.exists():
-        return []
-    return [json.loads(line) for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]

@@ -161,12 +161,12 @@ class Recipe:
         return model
 
 
-def read_recipe(source: str | Path, overrides: Mapping[str, Any] | Iterable[str] = ()) -> Recipe:
+def read_recipe(source: str | Path, overrides: Iterable[str | tuple[str, Any]] = ()) -> Recipe:
     """A recipe from a TOML file, or the plain one for a model's name.
 
     Args:
         source: a path that ends in ``.toml``, or a name of :func:`skimba.list_models`.
-        overrides: keys and values that win, also as text: ``["epochs=3", "prune.preset=top"]``.
+        overrides: what wins, as pairs or as text: ``[("epochs", 3), "prune.preset=top"]``.
 
     Raises:
         FileNotFoundError: no such file.
@@ -181,8 +181,7 @@ def read_recipe(source: str | Path, overrides: Mapping[str, Any] | Iterable[str]
             content = tomllib.loads(path.read_text())
         except tomllib.TOMLDecodeError as error:
             raise ValueError(f"{path} is not TOML: {error}") from error
-    given = overrides.items() if isinstance(overrides, Mapping) else (_key_and_value(text) for text in overrides)
-    for key, value in given:
+    for key, value in (_key_and_value(given) if isinstance(given, str) else given for given in overrides):
         _set(content, key, value)
     known = [field.name for field in fields(Recipe)]
     for key in content:

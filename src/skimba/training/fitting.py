@@ -1,0 +1,155 @@
+"""A model with its optimiser: one step on a batch, and the state to go on from.
+
+A batch is cut into equal parts for the processes and, in each, into micro batches, and every picture's loss is divided by the
+whole batch. So gradients do not depend on how many processes or micro batches there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from timm.data import Mixup
+from timm.optim import create_optimizer_v2
+from timm.scheduler import CosineLRScheduler
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from skimba.data.loading import Batch
+from skimba.distributed import all_sum, rank, world_size
+from skimba.models import TokenModel
+from skimba.training.plan import Plan
+from skimba.training.recipe import DTYPES, Recipe
+
+
+class Fitting:
+    """A model with all that a step changes."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        plan: Plan,
+        model: TokenModel,
+        teacher: TokenModel | None = None,
+    ) -> None:
+        self.recipe, self.plan, self.model, self.teacher = recipe, plan, model, teacher
+        self.optimizer = create_optimizer_v2(
+            model, recipe.optimizer, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+        )
+        self.average = ModelEmaV3(model, recipe.ema_decay) if recipe.ema_decay else None
+        self.parallel: nn.Module = DistributedDataParallel(model) if world_size() > 1 else model
+        self.device = next(model.parameters()).device
+        self.schedule = CosineLRScheduler(
+            self.optimizer,
+            plan.steps,
+            lr_min=recipe.min_learning_rate,
+            warmup_t=int(recipe.warmup_share * plan.steps),
+            warmup_prefix=False,
+            t_in_epochs=False,
+        )
+        self.mixup = (
+            Mixup(recipe.mixup, recipe.cutmix, label_smoothing=recipe.label_smoothing, num_classes=model.num_classes)
+            if recipe.mixup or recipe.cutmix
+            else None
+        )
+
+    @property
+    def result(self) -> TokenModel:
+        """The model that is evaluated and written."""
+        return self.model if self.average is None else self.average.module
+
+    def state(self, done: int) -> dict[str, Any]:
+        average = None if self.average is None else self.average.module.state_dict()
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "ema": average,
+            "step": done,
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take up the state that :meth:`state` gave."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.module.load_state_dict(state["ema"])
+
+    def step(self, step: int, micro_batches: list[Batch]) -> float:
+        """One step of the optimiser; the batch's loss."""
+        torch.manual_seed(self.plan.chance(step) * world_size() + rank())  # drop path
+        np.random.seed(self.plan.chance(step) % 2**32)  # mixup: its strength is the same in every process
+        self.model.train()
+        self.schedule.step_update(step)
+        self.optimizer.zero_grad(set_to_none=True)
+        total = 0.0
+        for number, batch in enumerate(micro_batches, 1):
+            last = number == len(micro_batches)
+            with nullcontext() if last or self.parallel is self.model else self.parallel.no_sync():  # type: ignore[operator]
+                loss = self._loss(batch) * len(batch.images) / self.recipe.batch_size
+                (loss * world_size()).backward()  # gradients of several processes are averaged, not added
+            total += loss.item()
+        total = all_sum(total)
+        if not np.isfinite(total):
+            raise ValueError(f"loss {total} at step {step}: {self._what_to_look_at(micro_batches)}")
+        if self.recipe.clip_norm:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update(self.model)
+        return total
+
+    def rates(self) -> dict[str, Any]:
+        """Learning rate, and norm of the last step's (clipped) gradient, whole and for each layer."""
+        squares: dict[str, float] = {}
+        for name, parameter in self.model.named_parameters():
+            if parameter.grad is not None:
+                layer = _layer_of(name)
+                squares[layer] = squares.get(layer, 0.0) + parameter.grad.double().square().sum().item()
+        return {
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "gradient_norm": sum(squares.values()) ** 0.5,
+            "gradient_norms": {k: v**0.5 for k, v in squares.items()},
+        }
+
+    def _loss(self, batch: Batch) -> Tensor:
+        """Mean over the micro batch."""
+        images, labels = batch.images.to(self.device), batch.labels.to(self.device)
+        if self.mixup is not None:
+            images, labels = self.mixup(images, labels)  # labels become (b num_classes), smoothed
+        dtype = DTYPES[self.recipe.dtype]
+        with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
+            logits = self.parallel(images).float()
+        smoothing = self.recipe.label_smoothing if self.mixup is None else 0.0
+        loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        if self.teacher is not None:
+            loss = loss + self.recipe.distillation * _divergence(logits, self.teacher, images)
+        return loss
+
+    def _what_to_look_at(self, micro_batches: Iterable[Batch]) -> str:
+        bad = next((n for n, p in self.model.named_parameters() if not p.isfinite().all()), None)
+        if bad is not None:
+            return f"the weights of {bad} are no longer finite; lower learning_rate (now {self.recipe.learning_rate})"
+        if not all(batch.images.isfinite().all() for batch in micro_batches):
+            return "the pictures are not finite; look at mean and std"
+        return (
+            f"weights and pictures are finite; lower learning_rate (now {self.recipe.learning_rate}) or clip_norm "
+            f"(now {self.recipe.clip_norm}), or see whether dtype fp32 helps (now {self.recipe.dtype})"
+        )
+
+
+def _divergence(logits: Tensor, teacher: TokenModel, images: Tensor) -> Tensor:
+    """``KL(student || teacher)``, mean over the batch: R-MeeTo's direction."""
+    with torch.no_grad():
+        wanted = teacher(images).float().log_softmax(-1)
+    return F.kl_div(wanted, logits.log_softmax(-1), reduction="batchmean", log_target=True)
+
+
+def _layer_of(name: str) -> str:
+    """``layers.3.mixer.D`` -> ``layers.3``; ``head.weight`` -> ``head``."""
+    parts = name.split(".")
+    return ".".join(parts[:2]) if len(parts) > 1 and parts[1].isdigit() else parts[0]

@@ -1,0 +1,94 @@
+"""What a training tells of itself: two logs of JSON lines, and TensorBoard. Process 0 writes."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from skimba.data.loading import Batch
+from skimba.distributed import rank
+from skimba.files import write_atomically
+
+LOG, STEPS = "log.jsonl", "steps.jsonl"  # a line for each epoch; a line now and then
+
+
+class Journal:
+    """Lines of numbers. A resumed training takes back those of steps that were lost, so that each is told once.
+
+    Args:
+        folder: of the training.
+        first: the step to go on with.
+        tensorboard: write ``folder/tensorboard`` too.
+
+    Raises:
+        ImportError: tensorboard is asked for and not installed.
+    """
+
+    def __init__(self, folder: Path, first: int, tensorboard: bool) -> None:
+        self.folder, self.board = folder, None
+        if rank() == 0:
+            for log in (folder / LOG, folder / STEPS):
+                # A line is written before the checkpoint: one that a kill left without is written again.
+                lines = [line for line in read_log(log) if line["step"] <= first]
+                _write(log, lines)
+            self.board = _board(folder, first) if tensorboard else None
+
+    def tell(self, log: str, line: Mapping[str, Any]) -> None:
+        """Add a line, with its ``step``, to LOG or STEPS."""
+        if rank() == 0:
+            with (self.folder / log).open("a") as file:
+                file.write(json.dumps(line) + "\n")
+        if self.board is not None:
+            for name, value in line.items():
+                for part, number in (value if isinstance(value, dict) else {"": value}).items():
+                    self.board.add_scalar(f"{name}/{part}" if part else name, number, line["step"])
+
+    def close(self) -> None:
+        """Write what TensorBoard still holds."""
+        if self.board is not None:
+            self.board.close()
+
+
+class Pace:
+    """How fast a training runs, and what share of the time it waits for pictures."""
+
+    def __init__(self) -> None:
+        self.since, self.waited, self.pictures = time.perf_counter(), 0.0, 0
+
+    def take(self, batches: Iterator[Batch], count: int) -> list[Batch]:
+        """The next batches; the wait is noted."""
+        asked = time.perf_counter()
+        taken = [next(batches) for _ in range(count)]
+        self.waited += time.perf_counter() - asked
+        self.pictures += sum(len(batch.images) for batch in taken)
+        return taken
+
+    def read(self) -> dict[str, float]:
+        """Rates of this process since the last reading."""
+        passed = time.perf_counter() - self.since
+        found = {"pictures_per_s": self.pictures / passed, "share_waiting_for_data": self.waited / passed}
+        self.since, self.waited, self.pictures = time.perf_counter(), 0.0, 0
+        return found
+
+
+def read_log(log: Path) -> list[dict[str, Any]]:
+    """All whole lines of a log."""
+    if not log.exists():
+        return []
+    return [json.loads(line) for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+
+def _write(log: Path, lines: list[dict[str, Any]]) -> None:
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    write_atomically(log, lambda partial: Path(partial).write_text(text))
+
+
+def _board(folder: Path, first: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ImportError("this needs tensorboard: pip install 'skimba[tensorboard]'") from error
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=first)
