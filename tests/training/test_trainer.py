@@ -24,7 +24,7 @@ EPOCHS = 3
 
 
 def command(data, out):
-    options = ["--data", data, "--out", out, "--epochs", EPOCHS, "--batch-size", 16]
+    options = ["sizes.depth=2", "--data", data, "--out", out, "--epochs", EPOCHS, "--batch-size", 16]
     return [sys.executable, "-m", "skimba", "train", "vim_micro", *map(str, options)]
 
 
@@ -59,7 +59,7 @@ def test_a_killed_training_ends_as_an_unbroken_one(tmp_path):
 def test_it_learns(tmp_path):
     images = embedded_test_images()[:32]
     losses = []
-    recipe = Recipe("vim_micro", epochs=20, batch_size=16, label_smoothing=0.0)
+    recipe = Recipe("vim_micro", sizes={"depth": 3}, epochs=20, batch_size=16, label_smoothing=0.0)
     train(recipe, images, images, tmp_path, lambda p: losses.append(p.loss))
     assert len(losses) == 40
     assert sum(losses[-4:]) < 0.7 * sum(losses[:4])
@@ -296,6 +296,13 @@ def test_pictures_that_do_not_fit_are_refused_before_the_first_epoch(tmp_path):
     for number, (recipe, train_set, test_set, says) in enumerate(cases):
         with pytest.raises(ValueError, match=says):
             train(recipe, train_set, test_set, tmp_path / str(number))
+
+
+def test_a_batch_that_the_processes_cannot_share_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("skimba.training.plan.world_size", lambda: 2)
+    images = embedded_test_images()[:30]
+    with pytest.raises(ValueError, match="batch_size 15 cannot be shared by 2 processes"):
+        train(Recipe("vim_micro", batch_size=15), images, images, tmp_path)
 
 
 def test_another_models_checkpoint_is_refused(tmp_path):
