@@ -1,16 +1,19 @@
 """Several real processes under torchrun on this machine, talking by gloo."""
 
+import io
 import json
 import os
 import re
 import socket
 import subprocess
 import sys
+from contextlib import redirect_stdout
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from skimba.cli import main
 from skimba.models import create_model
 from skimba.predictions import read_predictions
 from skimba.publish import save_model
@@ -30,8 +33,7 @@ def tree(tmp_path_factory):
 
 def command(processes, *arguments, nodes=()):
     launcher = [sys.executable, "-m", "torch.distributed.run", *(nodes or ("--standalone",))]
-    launcher = [*launcher, "--nproc-per-node", str(processes), "-m", "skimba"]
-    return (launcher if processes > 1 or nodes else [sys.executable, "-m", "skimba"]) + [str(a) for a in arguments]
+    return [*launcher, "--nproc-per-node", str(processes), "-m", "skimba", *map(str, arguments)]
 
 
 def environment():
@@ -39,6 +41,15 @@ def environment():
 
 
 def run(processes, *arguments):
+    """Standard output of the command; one process is this one, which has torch loaded."""
+    if processes == 1:
+        shown = io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(shown):
+            patch.setattr(sys, "argv", ["skimba", *map(str, arguments)])
+            with pytest.raises(SystemExit) as left:
+                main()
+        assert left.value.code == 0
+        return shown.getvalue()
     result = subprocess.run(
         command(processes, *arguments), env=environment(), capture_output=True, text=True, timeout=110
     )
