@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 
 T = TypeVar("T")
+PATIENCE = timedelta(hours=12)  # one process may have hours of work left when the others are done; torchrun ends them if it dies
 
 
 @contextmanager
@@ -19,7 +21,7 @@ def process_group() -> Iterator[None]:
     if "LOCAL_RANK" not in os.environ or dist.is_initialized():
         yield
         return
-    dist.init_process_group("cuda:nccl,cpu:gloo" if torch.cuda.is_available() else "gloo")
+    dist.init_process_group("cuda:nccl,cpu:gloo" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
     try:
         yield
     finally:
