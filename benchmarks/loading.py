@@ -1,6 +1,6 @@
 """Does loading hold a model up? Training and evaluation from JPEG files against the model's own steps on pictures in memory.
 
-    python -m benchmarks.loading [--model vim_small_patch16_224] [--workers 2] [--rounds 4]
+    python -m benchmarks.loading [--model vim_small_patch16_224] [--workers 0] [--rounds 4]
 
 The pictures are crops of scikit-image's photographs, 500 × 375 pixels as ImageNet's are on average, in class folders. Both kinds
 of step take turns. On a CPU decoding takes its part of the same cores, so the ratio tells what it costs besides waiting.
@@ -50,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="vim_small_patch16_224")
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=4)
     arguments = parser.parse_args()
     native.keep_freed_memory()

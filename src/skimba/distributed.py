@@ -12,7 +12,9 @@ import torch
 import torch.distributed as dist
 
 T = TypeVar("T")
-PATIENCE = timedelta(hours=12)  # one process may have hours of work left when the others are done; torchrun ends them if it dies
+PATIENCE = timedelta(
+    hours=12
+)  # one process may have hours of work left when the others are done; torchrun ends them if it dies
 
 
 @contextmanager

@@ -129,7 +129,7 @@ def train_command(
             lambda p: progress.update(
                 task, completed=p.step, total=p.steps, description=f"loss {p.loss:.3f}", refresh=True
             ),
-            workers=decoders(train_set, workers),
+            workers=decoders(workers, device),
             device=device,
             strict=strict,
             tensorboard=tensorboard,
@@ -180,7 +180,7 @@ def evaluate(
     model.to(local_device(device))
     started = time.perf_counter()
     with bar("evaluating", -(-len(pictures) // (batch_size * world_size()))) as advance:
-        found, rejected = predict_pictures(model, pictures, batch_size, decoders(pictures, workers), strict, advance)
+        found, rejected = predict_pictures(model, pictures, batch_size, decoders(workers, device), strict, advance)
     passed = time.perf_counter() - started
     if not (known := labelled(found)):
         raise ValueError("none of the pictures has a class; skimba predict takes such")
@@ -241,7 +241,7 @@ def predict_command(
             table,
             what,
             batch_size,
-            decoders(files, workers),
+            decoders(workers, device),
             lambda done: progress.update(task, advance=done, refresh=True),
         )
     out.print(f"{count} predictions in {table}, {rejects} rejected", highlight=False)
