@@ -54,6 +54,12 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "clip, hold": {**TOP, "align": "hold"},
     "clip, hold, merged": {**TOP, "align": "hold", "reduction": "merge"},
     "clip, hold, merged, owner nearest": {**TOP, "align": "hold", "reduction": "merge", "owner": "nearest"},
+    "clip, hold, merged, owner similar and near": {
+        **TOP,
+        "align": "hold",
+        "reduction": "merge",
+        "owner": "similar_near",
+    },
     **{f"{score}, decay": {**TOP, "importance": score} for score in ("no_clip", "l1", "l2", "delta")},
     "clip from segments, hold, merged": {**TOP, "align": "hold", "reduction": "merge", "selection": "segments"},
     "clip from windows, hold, merged": {**TOP, "align": "hold", "reduction": "merge", "selection": "windows"},

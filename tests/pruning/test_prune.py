@@ -191,7 +191,7 @@ def test_paper_schedules():
         ({"importance": "attention"}, "unknown importance 'attention'; known: clip"),
         ({"reduction": "mask"}, "unknown reduction 'mask'; known: drop, merge, bipartite"),
         ({"align": "shift"}, "unknown align 'shift'; known: none, decay, hold"),
-        ({"owner": "random"}, "unknown owner 'random'; known: similar, nearest"),
+        ({"owner": "random"}, "unknown owner 'random'; known: similar, nearest, similar_near"),
         ({"align_conv": "ones"}, "unknown align_conv 'ones'"),
         ({"selection": "best"}, "unknown selection 'best'; known: top, segments, windows, or a function"),
         ({"likeness": "dot"}, "unknown likeness 'dot'; known: cosine, ward, hidden, local, or a function"),

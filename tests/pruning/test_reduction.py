@@ -1,6 +1,7 @@
 """The reductions against loops, and against the faults of the released code of the paper."""
 
 import itertools
+from functools import partial
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from skimba.pruning import trace
 from skimba.pruning.importance import IMPORTANCE
 from skimba.pruning.likeness import LIKENESS, local_window
 from skimba.pruning.reduction import (
+    DISTANCE_COST,
     Stage,
     bipartite,
     bipartite_by_side,
@@ -20,6 +22,7 @@ from skimba.pruning.reduction import (
     merge,
     most_similar,
     nearest,
+    similar_near,
 )
 from skimba.pruning.selection import SELECTION
 from skimba.tokens import Alignment, Layout, ScanRecord, Tokens, take
@@ -107,7 +110,15 @@ def test_plain_mambas_records_are_in_sequence_order():
         torch.testing.assert_close(block.mamba.out_proj(sum(record.y)), out)
 
 
-@pytest.mark.parametrize("owner", [most_similar, nearest])
+def likeness(tokens, image, position, class_position, cost, other):
+    """Cosine of two positions' tokens less ``cost`` for each step between them on the grid."""
+    stream, width = tokens.stream[image], tokens.grid[1]
+    cells = [p if class_position is None else p - (p > class_position) for p in (position, other)]
+    steps = sum(abs(a - b) for a, b in zip(*(divmod(cell, width) for cell in cells), strict=True))
+    return F.cosine_similarity(stream[other], stream[position], dim=0).item() - cost * steps
+
+
+@pytest.mark.parametrize("owner", [most_similar, nearest, similar_near])
 @pytest.mark.parametrize("class_position", [CLASS, None])
 def test_owners_by_loop(owner, class_position):
     tokens = some_tokens(class_position)
@@ -122,8 +133,8 @@ def test_owners_by_loop(owner, class_position):
                 if owner is nearest:
                     expected = min(heirs, key=lambda k: (abs(k - position), k))
                 else:
-                    stream = tokens.stream[image]
-                    expected = max(heirs, key=lambda k: F.cosine_similarity(stream[k], stream[position], dim=0).item())
+                    cost = DISTANCE_COST if owner is similar_near else 0.0
+                    expected = max(heirs, key=partial(likeness, tokens, image, position, class_position, cost))
             assert kept[reduced.owner[image, position]] == expected
 
 

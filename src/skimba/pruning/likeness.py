@@ -63,11 +63,17 @@ def local(tokens: Tokens, a: Tensor, b: Tensor) -> Tensor:
 
 def local_window(tokens: Tokens) -> Tensor:
     """``(b l)`` number of the window of the grid in which each token sits; -1 for the class token."""
+    row, column = grid_place(tokens)
+    number = row // WINDOW * tokens.grid[1] + column // WINDOW
+    class_position = tokens.class_position
+    return number if class_position is None else number.masked_fill(tokens.position == class_position, -1)
+
+
+def grid_place(tokens: Tokens) -> tuple[Tensor, Tensor]:
+    """``(b l)`` row and column of each token on the grid; what the class token's are means nothing."""
     position, class_position = tokens.position, tokens.class_position
-    width = tokens.grid[1]
     cell = position if class_position is None else position - (position > class_position).long()
-    number = cell // width // WINDOW * width + cell % width // WINDOW
-    return number if class_position is None else number.masked_fill(position == class_position, -1)
+    return cell // tokens.grid[1], cell % tokens.grid[1]
 
 
 LIKENESS: dict[str, Likeness] = {"cosine": cosine, "ward": ward, "hidden": hidden, "local": local}

@@ -200,7 +200,7 @@ def prune(
         importance: a key of ``IMPORTANCE``, ``"learned"`` (a small network for each stage, to be trained with the model:
             :mod:`skimba.pruning.learned`), or a function ``(tokens, count, seed) -> (b l)``; not used where pairs merge.
         selection: a key of ``SELECTION`` or a function: which tokens stay by their importance.
-        owner: ``"similar"`` or ``"nearest"`` or a function: who inherits a removed token's positions.
+        owner: ``"similar"``, ``"nearest"``, ``"similar_near"`` (both) or a function: who inherits a removed token's positions.
         likeness: a key of ``LIKENESS`` or a function: which pairs merge first.
         align: ``"none"``, ``"decay"`` or ``"hold"``: how scans make up for missing positions.
         align_conv: True: the convolution is aligned as ``align`` says; False: it runs on the condensed sequence; or one of

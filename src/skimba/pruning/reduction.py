@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from skimba.pruning.likeness import Likeness, cosine
+from skimba.pruning.likeness import Likeness, cosine, grid_place
 from skimba.pruning.selection import Selection, top
 from skimba.tokens import Alignment, Tokens, take
 
+DISTANCE_COST = 0.1  # chosen on 1,000 training images of Fashion-MNIST among 0.02, 0.1, 0.5
 Owner = Callable[[Tokens, Tensor, Tensor], Tensor]
 
 
@@ -58,6 +59,16 @@ def nearest(tokens: Tokens, gone: Tensor, kept: Tensor) -> Tensor:
     position = tokens.position
     distance = (take(position, gone)[:, :, None] - take(position, kept)[:, None]).abs()
     return distance.masked_fill(is_class(tokens, kept)[:, None], tokens.layout.full_length).argmin(-1)
+
+
+def similar_near(tokens: Tokens, gone: Tensor, kept: Tensor) -> Tensor:
+    """Place in ``kept (b k)`` of the token with the largest cosine to each of ``gone (b i)``, less DISTANCE_COST for each step
+    between them on the grid. Ours: an owner from far away moves what it stands for within the scan.
+    """
+    row, column = grid_place(tokens)
+    steps = sum((take(place, gone)[:, :, None] - take(place, kept)[:, None]).abs() for place in (row, column))
+    likeness = cosine(tokens, gone, kept) - DISTANCE_COST * steps
+    return likeness.masked_fill(is_class(tokens, kept)[:, None], -torch.inf).argmax(-1)
 
 
 def _image_tokens(tokens: Tokens) -> Tensor:
@@ -198,4 +209,4 @@ REDUCTION: dict[str, Callable[[Tokens, Stage], Tokens]] = {
 }
 PAIRS = {"bipartite", "bipartite_by_side"}  # match pairs: no importance is asked for
 DISORDERS = {"drop_by_score", "bipartite_by_side"}  # leave the tokens out of scan order: only align="none" fits
-OWNER: dict[str, Owner] = {"similar": most_similar, "nearest": nearest}
+OWNER: dict[str, Owner] = {"similar": most_similar, "nearest": nearest, "similar_near": similar_near}
