@@ -61,11 +61,14 @@ def test_eval_on_a_folder_of_photographs(tmp_path, monkeypatch, capsys):
     save_model(create_model("vim_tiny_patch16_224", num_classes=2, img_size=64), weights)
     (tmp_path / "images").mkdir()
     data = photographs(tmp_path / "images")
-    options = [weights, "--data", data, "--prune", "hold", "--workers", 0, "--json"]
+    table = tmp_path / "confusion.csv"
+    options = [weights, "--data", data, "--prune", "hold", "--workers", 0, "--confusion", table, "--json"]
     run(monkeypatch, "eval", *options)
     found = json.loads(capsys.readouterr().out)
     assert (found["images"], found["rejected"]) == (3, 0)
-    assert sum(map(sum, found["confusion"])) == 3
+    head, cat, dog = (line.split(",") for line in table.read_text().splitlines())
+    assert head == ["true class", "cat", "dog"]
+    assert (cat[0], sum(map(int, cat[1:])), dog[0], sum(map(int, dog[1:]))) == ("cat", 2, "dog", 1)
     assert found["top1_of_class"].keys() == {"cat", "dog"}
     (data / "cat" / "RGB.png").write_text("no image")
     run(monkeypatch, "eval", *options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,15 @@ def confusion(predictions: Iterable[Prediction], class_count: int) -> Tensor:
     for one in predictions:
         counts[one.label, one.classes[0]] += 1
     return counts
+
+
+def write_confusion(counts: Tensor, classes: Sequence[str], path: Path) -> None:
+    """The matrix of :func:`confusion` as CSV, with the classes' names in the first line and column."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["true class", *classes])
+    writer.writerows([name, *row] for name, row in zip(classes, counts.tolist(), strict=True))
+    write_atomically(path, lambda partial: Path(partial).write_text(text.getvalue()))
 
 
 def real_accuracy(predictions: Iterable[Prediction], real: dict[str, list[int]]) -> float:

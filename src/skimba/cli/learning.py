@@ -50,6 +50,7 @@ from skimba.predictions import (
     read_predictions,
     real_accuracy,
     top_share,
+    write_confusion,
     write_table,
 )
 from skimba.publish import push_model, save_model
@@ -160,6 +161,9 @@ def evaluate(
     predictions: Annotated[
         Path | None, typer.Option(help="Write what is said of each picture (.csv or .parquet).")
     ] = None,
+    confusion_table: Annotated[
+        Path | None, typer.Option("--confusion", help="Write how often each class (row) was taken for which (.csv).")
+    ] = None,
     smoke: Smoke = False,
     workers: Workers = None,
     device: Device = "cpu",
@@ -184,9 +188,12 @@ def evaluate(
     passed = time.perf_counter() - started
     if not (known := labelled(found)):
         raise ValueError("none of the pictures has a class; skimba predict takes such")
-    if predictions is not None and rank() == 0:
-        write_table(found, Prediction, predictions)
     counts = confusion(known, model.num_classes)
+    if rank() == 0:
+        if predictions is not None:
+            write_table(found, Prediction, predictions)
+        if confusion_table is not None:
+            write_confusion(counts, pictures.classes, confusion_table)
     of_class = (counts.diagonal() / counts.sum(1)).tolist()
     report: dict[str, Any] = {
         "images": len(known),
@@ -198,7 +205,6 @@ def evaluate(
         "top1_of_class": {
             name: share for name, share, n in zip(pictures.classes, of_class, counts.sum(1).tolist(), strict=True) if n
         },
-        "confusion": counts.tolist(),
     }
     if real:
         report["real"] = real_accuracy(known, _real_labels())
