@@ -178,7 +178,8 @@ def evaluate(run: Run) -> dict[str, Any]:
 
 def fine_tune(run: Run) -> dict[str, Any]:
     model, train_set = pruned(run), images(run.model, "train")
-    arguments = {**settings_of(run.method), "keep": schedule(model)} if schedule(model) else None
+    keep = schedule(model)
+    arguments = {**settings_of(run.method), "keep": keep} if keep else None
     if run.part == "fine-tuning":
         order = torch.randperm(len(train_set), generator=torch.Generator().manual_seed(0))
         train_set = train_set[order[:FINE_TUNING_IMAGES]]

@@ -23,3 +23,8 @@ def write_atomically(path: Path, write: Callable[[str], object]) -> None:
         partial.unlink(missing_ok=True)
         reason = " ".join(str(error).split())
         raise OSError(f"cannot write {path} ({reason}); what was there before is intact") from error
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """:func:`write_atomically` for text."""
+    write_atomically(path, lambda partial: Path(partial).write_text(text))

@@ -20,6 +20,7 @@ from skimba.data.image_files import ImageFile, ImageFiles
 from skimba.data.loading import Rejected, Wanted, load_batches
 from skimba.data.transforms import evaluation_transform
 from skimba.distributed import by_writer, gather, rank, world_size
+from skimba.files import write_text_atomically
 from skimba.predictions import Prediction, classify, read_predictions, write_table
 
 CHUNK = 512  # pictures: what a kill can cost
@@ -91,7 +92,7 @@ def _join(out: Path, parts: Path, starts: Sequence[int]) -> tuple[int, int]:
     rejected = [line for start in starts for line in _rejects(parts, start).read_text().splitlines(keepends=True)[1:]]
     write_table(predictions, Prediction, out)
     rejects = out.with_name(out.name + ".rejects.csv")
-    rejects.write_text("".join([",".join(Rejected._fields) + "\n", *rejected]))
+    write_text_atomically(rejects, "".join([",".join(Rejected._fields) + "\n", *rejected]))
     shutil.rmtree(parts)
     return len(predictions), len(rejected)
 

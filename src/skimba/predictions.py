@@ -16,7 +16,8 @@ from skimba.data import UNKNOWN, Pictures
 from skimba.data.loading import Batch, Rejected, in_order, load_batches
 from skimba.data.transforms import evaluation_transform
 from skimba.distributed import gather, rank, world_size
-from skimba.files import write_atomically
+from skimba.evaluate import predict
+from skimba.files import write_atomically, write_text_atomically
 
 TOP = 5
 
@@ -79,18 +80,12 @@ def classify(model: nn.Module, pictures: Pictures, batch: Batch) -> list[Predict
     """Predictions for a batch of those pictures."""
     if not len(batch.indices):
         return []
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            logits = model(batch.images.to(next(model.parameters()).device)).float().cpu()
-    finally:
-        model.train(was_training)
+    logits, labels = predict(model, [(batch.images, batch.labels)])
     probabilities, classes = logits.softmax(-1).topk(min(TOP, logits.shape[1]))
     return [
         Prediction(index, pictures.name(index), label, tuple(best), tuple(probability))
         for index, label, best, probability in zip(
-            *(part.tolist() for part in (batch.indices, batch.labels, classes, probabilities)), strict=True
+            *(part.tolist() for part in (batch.indices, labels, classes, probabilities)), strict=True
         )
     ]
 
@@ -111,11 +106,8 @@ def confusion(predictions: Iterable[Prediction], class_count: int) -> Tensor:
 
 def write_confusion(counts: Tensor, classes: Sequence[str], path: Path) -> None:
     """The matrix of :func:`confusion` as CSV, with the classes' names in the first line and column."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["true class", *classes])
-    writer.writerows([name, *row] for name, row in zip(classes, counts.tolist(), strict=True))
-    write_atomically(path, lambda partial: Path(partial).write_text(text.getvalue()))
+    rows = ([name, *row] for name, row in zip(classes, counts.tolist(), strict=True))
+    _write_csv(path, ["true class", *classes], rows)
 
 
 def real_accuracy(predictions: Iterable[Prediction], real: dict[str, list[int]]) -> float:
@@ -180,11 +172,7 @@ def write_table(rows: list[Any], kind: type, path: str | Path) -> None:
         table = arrow.table({name: [record[name] for record in records] for name in names})
         write_atomically(path, lambda partial: parquet.write_table(table, partial))
     else:
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(names)
-        writer.writerows([_as_text(record[name]) for name in names] for record in records)
-        write_atomically(path, lambda partial: Path(partial).write_text(text.getvalue()))
+        _write_csv(path, names, ([_as_text(record[name]) for name in names] for record in records))
 
 
 def read_predictions(path: str | Path) -> list[Prediction]:
@@ -223,6 +211,14 @@ def read_predictions(path: str | Path) -> list[Prediction]:
 def labelled(predictions: list[Prediction]) -> list[Prediction]:
     """Those whose true class is known."""
     return [one for one in predictions if one.label != UNKNOWN]
+
+
+def _write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows(rows)
+    write_text_atomically(path, text.getvalue())
 
 
 def _as_text(value: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 from huggingface_hub import HfApi
 from safetensors.torch import save_file
 
-from skimba.files import write_atomically
+from skimba.files import write_atomically, write_text_atomically
 from skimba.models import TokenModel, create_model, load_checkpoint
 from skimba.models._factory import HubFile, fetch
 from skimba.pruning import Pruner, prune
@@ -52,7 +52,7 @@ def save_model(model: TokenModel, path: str | Path, figures: Mapping[str, Any] |
     weights = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
     write_atomically(path, lambda partial: save_file(weights, partial))
     beside = path.with_suffix(".json")
-    write_atomically(beside, lambda partial: Path(partial).write_text(json.dumps(content, indent=2) + "\n"))
+    write_text_atomically(beside, json.dumps(content, indent=2) + "\n")
     return beside
 
 

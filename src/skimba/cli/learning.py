@@ -111,10 +111,9 @@ def train_command(
     recipe = read_recipe(source, [*given, *(overrides or [])])
     probe = recipe.dense_model(weights=False)  # says what it takes, before anything is read
     known = probe.num_classes if recipe.from_weights or "num_classes" in (recipe.sizes or {}) else None
-    mode: Mode = "L" if probe.in_chans == 1 else "RGB"
     train_set, test_set = (
         open_pictures(
-            data, split, mode=mode, num_classes=known, scenes=scenes, labels=labels if split == "test" else None
+            data, split, mode=_mode(probe), num_classes=known, scenes=scenes, labels=labels if split == "test" else None
         )
         for split in ("train", "test")
     )

@@ -13,10 +13,11 @@ from skimba.data.image_files import (
 )
 from skimba.data.labelled import LabelledImages
 from skimba.data.opening import open_pictures
-from skimba.data.pictures import UNKNOWN, Pictures, Selected
+from skimba.data.pictures import CHANNELS, UNKNOWN, Pictures, Selected
 from skimba.data.scenes import FashionScenes, Scene
 
 __all__ = [
+    "CHANNELS",
     "CLASSES",
     "DEBIAN_FOLDER",
     "MEAN",

@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 from PIL.Image import Image
 
 Mode = Literal["RGB", "L"]
+CHANNELS: dict[Mode, int] = {"L": 1, "RGB": 3}
 UNKNOWN = -1  # the class of a picture that nobody labelled
 
 

@@ -15,7 +15,7 @@ import timm
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.constants import ENDPOINT
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from torch import Tensor, nn
+from torch import Tensor
 
 from skimba.data import fashion_mnist, scenes
 from skimba.models._checkpoint import load_checkpoint
@@ -48,7 +48,7 @@ SCENES = Preprocessing((scenes.MEAN,) * 3, (scenes.STD,) * 3, 1.0)
 MICRO = {"img_size": 28, "patch_size": 2, "in_chans": 1, "embed_dim": 64, "depth": 8, "num_classes": 10}
 MICRO_SCENES = {**MICRO, "img_size": 56, "patch_size": 4, "in_chans": 3}
 Source = HubFile | str  # a hub file, or a file name under skimba/assets
-Model = TypeVar("Model", bound=nn.Module)
+Model = TypeVar("Model", bound=TokenModel)
 
 
 def fetch(source: Source) -> Path:
@@ -107,7 +107,7 @@ def build(
     if unknown := sorted(sizes.keys() - allowed.keys()):
         raise TypeError(f"{cls.__name__} takes {', '.join(allowed)}; got {', '.join(unknown)}")
     model = cls(**{**defaults, **sizes})
-    model.pretrained_cfg = _as_timm(preprocessing, model.in_chans, model.img_size)  # type: ignore
+    model.pretrained_cfg = _as_timm(preprocessing, model.in_chans, model.img_size)
     if pretrained:
         load_checkpoint(model, fetch(source), reset_head="num_classes" in sizes)
     return model

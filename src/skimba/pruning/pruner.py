@@ -106,14 +106,12 @@ class Pruner:
     def _reduce(self, tokens: Tokens, block: int, count: int) -> Tokens:
         if count >= tokens.layout.image_count:
             return tokens
-        stage = self._stage(block, count)
-        if self.scorer is not None:
-            score = self.scorer(tokens, block)
-            stage = replace(stage, score=lambda _: score)
-        reduced: Tokens = entry(REDUCTION, self.method.reduction, "reduction")(tokens, stage)
-        if self.scorer is not None:
-            reduced = self.scorer.carry_gradient(reduced, score, kept_places(tokens, reduced))
-        return reduced
+        stage, reduction = self._stage(block, count), entry(REDUCTION, self.method.reduction, "reduction")
+        if self.scorer is None:
+            return reduction(tokens, stage)
+        score = stage.score(tokens)  # once, for the tokens that stay carry its gradient
+        reduced = reduction(tokens, replace(stage, score=lambda _: score))
+        return self.scorer.carry_gradient(reduced, score, kept_places(tokens, reduced))
 
     def _reduce_by_image(self, tokens: Tokens, block: int, share: float) -> Tokens | Groups:
         """As many tokens stay in each image as its own weights say, rounded up to COUNT_STEP."""

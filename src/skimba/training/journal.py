@@ -10,7 +10,7 @@ from typing import Any
 
 from skimba.data.loading import Batch
 from skimba.distributed import rank
-from skimba.files import write_atomically
+from skimba.files import write_text_atomically
 
 LOG, STEPS = "log.jsonl", "steps.jsonl"  # a line for each epoch; a line now and then
 
@@ -33,7 +33,7 @@ class Journal:
             for log in (folder / LOG, folder / STEPS):
                 # A line is written before the checkpoint: one that a kill left without is written again.
                 lines = [line for line in read_log(log) if line["step"] <= first]
-                _write(log, lines)
+                write_text_atomically(log, "".join(json.dumps(line) + "\n" for line in lines))
             self.board = _board(folder, first) if tensorboard else None
 
     def tell(self, log: str, line: Mapping[str, Any]) -> None:
@@ -79,11 +79,6 @@ def read_log(log: Path) -> list[dict[str, Any]]:
     if not log.exists():
         return []
     return [json.loads(line) for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
-
-
-def _write(log: Path, lines: list[dict[str, Any]]) -> None:
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    write_atomically(log, lambda partial: Path(partial).write_text(text))
 
 
 def _board(folder: Path, first: int) -> Any:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from skimba.data import Pictures, Selected
+from skimba.data import CHANNELS, Pictures, Selected
 from skimba.data.loading import Rejected, load_batches
 from skimba.data.transforms import Transform, imagenet_transform, shift_transform
 from skimba.distributed import by_writer, gather, local_device
@@ -121,8 +121,7 @@ def _student_and_teacher(
     recipe: Recipe, pictures: Pictures, device: torch.device
 ) -> tuple[TokenModel, TokenModel | None]:
     """The model to fit, pruned if the recipe says so, and the dense one that teaches it, if any."""
-    channels = 1 if pictures.mode == "L" else 3
-    dense = recipe.dense_model(in_chans=channels, num_classes=len(pictures.classes)).to(device)
+    dense = recipe.dense_model(in_chans=CHANNELS[pictures.mode], num_classes=len(pictures.classes)).to(device)
     student = dense if recipe.prune is None else prune(dense, **recipe.prune)
     teacher = None if recipe.teacher is None else copy.deepcopy(with_reducer(dense, None)).eval().requires_grad_(False)
     return student, teacher
@@ -141,7 +140,7 @@ def _check_pictures(model: TokenModel, train_set: Pictures, test_set: Pictures) 
             f"the pictures have {len(train_set.classes)} classes, the model {model.num_classes}; "
             f"sizes.num_classes={len(train_set.classes)} gives it a fresh head"
         )
-    channels = {"L": 1, "RGB": 3}[train_set.mode]
+    channels = CHANNELS[train_set.mode]
     if channels != model.in_chans:
         raise ValueError(f"the pictures have {channels} channels, the model takes {model.in_chans}")
     for pictures in (train_set, test_set):
