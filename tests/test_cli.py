@@ -6,7 +6,10 @@ import pytest
 
 from skimba.cli import main
 from skimba.cli._app import parse_keep
+from skimba.data import load_fashion_mnist
+from skimba.flops import count_flops
 from skimba.models import create_model
+from skimba.pruning import prune
 from skimba.publish import save_model
 from tests.data.idx_files import write_fashion_mnist
 from tests.data.test_data import photographs
@@ -105,6 +108,17 @@ def test_a_pruned_model_is_fine_tuned_and_evaluated(tmp_path, monkeypatch, capsy
     assert found["images"] == 40
     assert found["top1"] > 0.5
     assert 0.075 < found["exact_gflops"] <= 0.7 * 0.1151
+
+
+def test_a_model_whose_tokens_depend_on_the_image_is_evaluated(tmp_path, monkeypatch, capsys):
+    model = prune(create_model("vim_micro", pretrained=True), keep={2: 0.8, 5: 0.8}, counts="mass")
+    save_model(model, tmp_path / "m.safetensors")
+    data = write_fashion_mnist(tmp_path)
+    run(monkeypatch, "eval", tmp_path / "m.safetensors", "--data", data, "--json")
+    found = json.loads(capsys.readouterr().out)
+    images = load_fashion_mnist(data, "test").normalised()
+    assert found["images"] == 40
+    assert found["exact_gflops"] == pytest.approx(count_flops(model, convention="exact", images=images).total / 1e9)
 
 
 def test_keep_is_parsed():

@@ -35,8 +35,9 @@ from skimba.cli._app import (
     prune_arguments,
 )
 from skimba.data import DEBIAN_FOLDER, Pictures, Selected, find_images, open_pictures
-from skimba.data.loading import Rejected
+from skimba.data.loading import Rejected, in_order, load_batches
 from skimba.data.pictures import Mode
+from skimba.data.transforms import evaluation_transform
 from skimba.distributed import local_device, rank, world_size
 from skimba.flops import count_flops
 from skimba.inference import predict_files
@@ -53,12 +54,14 @@ from skimba.predictions import (
     write_confusion,
     write_table,
 )
+from skimba.pruning import Pruner
 from skimba.publish import push_model, save_model
 from skimba.training import read_recipe, train
 from skimba.training.checkpoint import CHECKPOINT
 
 SMOKE_PICTURES = 8
 SHOWN = 20  # names in a list on the screen
+COUNTED = 64  # pictures for FLOPs that depend on them
 
 
 @app.command("train")
@@ -199,7 +202,7 @@ def evaluate(
         "rejected": len(rejected),
         "top1": top_share(known, 1),
         "top5": top_share(known, 5),
-        "exact_gflops": count_flops(model, convention="exact").total / 1e9,
+        "exact_gflops": _exact_gflops(model, pictures),
         "images_per_s": len(found) / passed,
         "top1_of_class": {
             name: share for name, share, n in zip(pictures.classes, of_class, counts.sum(1).tolist(), strict=True) if n
@@ -296,6 +299,16 @@ def _test_pictures(data: Path | None, labels: Path | None, scenes: bool, mode: M
 
 def _mode(model: TokenModel) -> Mode:
     return "L" if model.in_chans == 1 else "RGB"
+
+
+def _exact_gflops(model: TokenModel, pictures: Pictures) -> float:
+    """For an image; the mean over the first COUNTED where it depends on the image."""
+    images = None
+    if isinstance(model.reducer, Pruner) and model.reducer.counts_by_image:
+        wanted = in_order(min(len(pictures), COUNTED), COUNTED)
+        images = next(load_batches(pictures, evaluation_transform(model), wanted, workers=0)).images
+        images = images.to(next(model.parameters()).device)
+    return count_flops(model, convention="exact", images=images).total / 1e9
 
 
 def _real_labels() -> dict[str, list[int]]:
