@@ -9,9 +9,7 @@ of step take turns. On a CPU decoding takes its part of the same cores, so the r
 from __future__ import annotations
 
 import argparse
-import statistics
 import tempfile
-import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -25,6 +23,7 @@ from skimba.data.loading import Batch, Wanted, load_batches
 from skimba.data.scenes import photographs
 from skimba.data.transforms import Transform, evaluation_transform, imagenet_transform
 from skimba.ops import native
+from skimba.timing import speedup, take_turns
 from skimba.training import Recipe
 from skimba.training.fitting import Fitting
 from skimba.training.plan import make_plan
@@ -87,17 +86,14 @@ def main() -> None:
         for name, (batches, step) in tasks.items():
             kept = next(batches)
             step(kept)
-            ratios = []
-            for _ in range(arguments.rounds):
-                start = time.perf_counter()
-                for _ in range(BATCHES):
-                    step(kept)
-                alone = time.perf_counter() - start
-                start = time.perf_counter()
-                for batch in islice(batches, BATCHES):
-                    step(batch)
-                ratios.append(alone / (time.perf_counter() - start))
-            print(f"{arguments.model} {name}: {statistics.median(ratios):.2f} of the rate without loading")
+            runs = {
+                "kept": lambda step=step, kept=kept: [step(kept) for _ in range(BATCHES)],
+                "loaded": lambda step=step, batches=batches: [step(batch) for batch in islice(batches, BATCHES)],
+            }
+            times = take_turns(runs, arguments.rounds)
+            print(
+                f"{arguments.model} {name}: {speedup(times['kept'], times['loaded']):.2f} of the rate without loading"
+            )
 
 
 if __name__ == "__main__":

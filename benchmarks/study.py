@@ -26,6 +26,7 @@ from skimba.models import TokenModel, create_model
 from skimba.ops import native
 from skimba.pruning import Pruner, prune
 from skimba.pruning.calibration import measured_speedup
+from skimba.pruning.schedule import OutOfReachError
 from skimba.training import Recipe, train
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results.jsonl"
@@ -64,10 +65,26 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "clip from segments, hold, merged": {**TOP, "align": "hold", "reduction": "merge", "selection": "segments"},
     "clip from windows, hold, merged": {**TOP, "align": "hold", "reduction": "merge", "selection": "windows"},
     "even, hold, merged": {**TOP, "align": "hold", "reduction": "merge", "importance": "even"},
-    "pairs by cosine, hold": {"preset": "hold", "keep": TOP["keep"], "likeness": "cosine"},
-    "pairs by Ward, hold": {"preset": "hold", "keep": TOP["keep"]},
+    "pairs by cosine, hold": {
+        "preset": "hold",
+        "keep": TOP["keep"],
+        "reduction": "bipartite",
+        "likeness": "cosine",
+    },
+    "pairs by Ward, hold": {"preset": "hold", "keep": TOP["keep"], "reduction": "bipartite"},
+    "pairs on a checkerboard by Ward, hold": {"preset": "hold", "keep": TOP["keep"]},
+    "hold at -40 %, pairs of the sequence": {"preset": "hold", "target_flops": 0.6, "reduction": "bipartite"},
+    "hold at -40 %, three stages": {"preset": "hold", "target_flops": 0.6, "stages": (1, 2, 3)},
+    "hold at -40 %, whole last block": {"preset": "hold", "target_flops": 0.6, "head_only": False},
     "clip, none, 0.5": {**TOP, "keep": dict.fromkeys(STAGES, 0.5), "align": "none"},
     "clip, hold, 0.5": {**TOP, "keep": dict.fromkeys(STAGES, 0.5), "align": "hold"},
+    "clip, hold, 0.5, merged, owner similar and near": {
+        **TOP,
+        "keep": dict.fromkeys(STAGES, 0.5),
+        "align": "hold",
+        "reduction": "merge",
+        "owner": "similar_near",
+    },
 }
 SEEDS = (0, 1, 2)
 FINE_TUNED: dict[str, dict[str, Any]] = {
@@ -242,7 +259,11 @@ def main(given: list[str] | None = None) -> None:
             )
             if unwanted or asdict(run) in done:
                 continue
-            line = json.dumps({**asdict(run), **do(run)}, ensure_ascii=False)
+            try:
+                found = do(run)
+            except OutOfReachError as error:
+                found = {"out_of_reach": str(error)}
+            line = json.dumps({**asdict(run), **found}, ensure_ascii=False)
             with RESULTS.open("a") as results:
                 results.write(line + "\n")
             print(line, flush=True)

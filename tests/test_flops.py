@@ -48,6 +48,19 @@ def test_more_tokens_cost_more_and_fewer_less(model):
     assert all(pruned.by_module[name] < dense.by_module[name] for name in layers)
 
 
+def test_the_last_block_counts_what_its_head_reads():
+    model = named("vim_small_patch16_224")
+    for convention, directions in (("exact", 2), ("published", 1)):
+        last = {
+            head_only: skimba.count_flops(
+                skimba.prune(model, "top", head_only=head_only), convention=convention
+            ).by_module["layers.23.mixer"]
+            for head_only in (False, True)
+        }
+        per_step = 768 * (24 + 32) + 24 * 768 + 9 * 768 * 16 + 2 * 768
+        assert last[False] - last[True] == 100 * 2 * 384 * 768 + (101 * directions - 102 * directions // 2) * per_step
+
+
 def test_counting_leaves_the_model_as_it_was(model, images):
     with torch.no_grad():
         before = model(images)

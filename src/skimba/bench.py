@@ -7,7 +7,6 @@ alone, and its very scans, alone.
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,7 @@ from skimba.flops import count_flops
 from skimba.models import create_model, list_models
 from skimba.ops import default_backend
 from skimba.pruning import prune
+from skimba.timing import speedup, take_turns
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # How a model is pruned, by name. "…, none" removes the same tokens without an alignment.
@@ -111,7 +111,9 @@ def bench(
         for batch in batches:
             for img_size in img_sizes:
                 groups = {name: _cases(name, cases, pruned, dtype, batch, img_size) for name in names}
-                times = _interleave(groups, rounds, on_round)
+                runs = {(name, case.name): case.run for name, (_, group) in groups.items() for case in group}
+                with torch.inference_mode():
+                    times = take_turns(runs, rounds, on_round=on_round)
                 for name, (size, group) in groups.items():
                     dense = times.get((name, "dense"))
                     found += [_timing(name, case, dtype, batch, size, times[name, case.name], dense) for case in group]
@@ -184,24 +186,6 @@ def _replay(model: nn.Module, images: Tensor, wanted: set[Any]) -> Callable[[], 
     return run
 
 
-def _interleave(
-    groups: dict[str, tuple[int, list[_Case]]], rounds: int, on_round: Callable[[], None] | None
-) -> dict[tuple[str, str], list[float]]:
-    """Seconds of every case in every round, by model and case."""
-    times: dict[tuple[str, str], list[float]] = {}
-    with torch.inference_mode():
-        for number in range(rounds + 1):  # the first warms up
-            for name, (_, group) in groups.items():
-                for case in group:
-                    start = time.perf_counter()
-                    case.run()
-                    if number:
-                        times.setdefault((name, case.name), []).append(time.perf_counter() - start)
-            if on_round is not None:
-                on_round()
-    return times
-
-
 def _timing(
     name: str, case: _Case, dtype: str, batch: int, img_size: int, times: list[float], dense: list[float] | None
 ) -> Timing:
@@ -214,6 +198,6 @@ def _timing(
         img_size=img_size,
         time_ms=1e3 * statistics.median(times) / batch,
         spread_ms=1e3 * (quartiles[2] - quartiles[0]) / batch,
-        speedup=None if dense is None else statistics.median(d / t for d, t in zip(dense, times, strict=True)),
+        speedup=None if dense is None else speedup(dense, times),
         exact_gflops=case.exact_gflops,
     )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -14,6 +14,7 @@ from skimba.evaluate import accuracy
 from skimba.flops import count_flops
 from skimba.models import TokenModel, create_model
 from skimba.pruning import prune
+from skimba.timing import speedup, timed
 
 MODELS = ("vim_micro", "plain_mamba_micro")
 STAGES = (2, 4, 6)  # tokens go after these blocks of eight
@@ -73,9 +74,9 @@ def measure(name: str, images: LabelledImages, on_batch: Callable[[], None] | No
             model(images[:BATCH].normalised())
         for inputs, _ in images.batches(BATCH):
             for key, model in models.items():
-                start = time.perf_counter()
-                logits[key].append(model(inputs))
-                times[key].append((time.perf_counter() - start) / len(inputs))
+                seconds, found = timed(partial(model, inputs))
+                logits[key].append(found)
+                times[key].append(seconds / len(inputs))
             if on_batch is not None:
                 on_batch()
     dense = times["dense", 1.0]
@@ -88,7 +89,7 @@ def measure(name: str, images: LabelledImages, on_batch: Callable[[], None] | No
             published_gflops=count_flops(model, convention="published").total / 1e9,
             exact_gflops=count_flops(model, convention="exact").total / 1e9,
             time_ms=1e3 * statistics.median(times[key]),
-            speedup=statistics.median(d / t for d, t in zip(dense, times[key], strict=True)),
+            speedup=speedup(dense, times[key]),
         )
         for key, model in models.items()
     ]

@@ -106,6 +106,7 @@ class _CountingReducer:
 
     def __init__(self, reducer: Reducer, counts: dict[str, int], exact: bool) -> None:
         self.reducer, self.counts, self.exact = reducer, counts, exact
+        self.head_only = getattr(reducer, "head_only", False)
 
     def reads_scan(self, block: int) -> bool:
         return bool(self.reducer.reads_scan(block))
@@ -138,11 +139,14 @@ def _vim_mixer(module: VimMixer, inputs: tuple[Any, ...], output: Any, exact: bo
     hidden, layout = inputs[:2]
     batch, length, width = hidden.shape
     inner, state, rank, kernel = module.D.numel(), module.state_size, module.rank, module.conv1d.kernel_size[0]
-    conv = (_conv_length(layout, exact) + kernel - 1) * kernel * inner
-    projections = length * inner * (rank + 2 * state) + length * rank * inner
-    scan = SCAN_COST * length * inner * state + 2 * length * inner
+    out = output[0].shape[1]  # tokens gated and projected
     directions = 2 if exact else 1
-    return batch * (length * width * 2 * inner + directions * (conv + projections + scan) + length * inner * width)
+    conv = directions * (_conv_length(layout, exact) + kernel - 1) * kernel * inner
+    # To the class token alone, both directions together pass every token once and itself twice.
+    steps = directions * length if out == length else directions * (length + 1) // 2
+    projections = steps * inner * (rank + 2 * state) + steps * rank * inner
+    scan = SCAN_COST * steps * inner * state + 2 * steps * inner
+    return batch * ((length + out) * width * inner + conv + projections + scan + out * inner * width)
 
 
 def _plain_mamba_mixer(module: PlainMambaMixer, inputs: tuple[Any, ...], output: Any, exact: bool) -> int:

@@ -89,6 +89,12 @@ class ScanOrder:
     move: Tensor | None = None
     reverse: bool = False
 
+    def window(self, steps: slice) -> ScanOrder:
+        """The scan over those tokens alone; it follows the sequence."""
+        assert self.index is None
+        missing, size = (None if x is None else x[:, steps] for x in (self.missing, self.size))
+        return replace(self, missing=missing, size=size)
+
 
 @dataclass(frozen=True, eq=False)
 class Layout:
@@ -157,6 +163,21 @@ class Layout:
         if self.class_position is None or self.position is None:
             return self.class_position
         return (self.position == self.class_position).byte().argmax(1)
+
+    def class_index(self, batch: int, device: torch.device) -> Tensor:
+        """``(b 1)`` int64: :attr:`class_rank` as an index of :func:`take`."""
+        rank = self.class_rank
+        assert rank is not None
+        return rank[:, None] if isinstance(rank, Tensor) else torch.full((batch, 1), rank, device=device)
+
+    @cached_property
+    def class_range(self) -> tuple[int, int]:
+        """The least and the largest place of a class token in the sequences of the batch."""
+        rank = self.class_rank
+        if isinstance(rank, Tensor):
+            return (0, self.length - 1) if rank.is_meta else (int(rank.min()), int(rank.max()))
+        assert rank is not None
+        return rank, rank
 
     @cached_property
     def line_orders(self) -> tuple[ScanOrder, ScanOrder]:

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 import skimba
 from skimba.pruning import (
@@ -92,6 +93,38 @@ def test_gradients_reach_every_parameter_that_the_logits_depend_on(model, images
     pruned(images).square().sum().backward()
     without = {n for n, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()}
     assert not without
+
+
+@pytest.mark.parametrize("keep", [KEEP, {1: 0.7, 2: 0.6}, {3: 0.5}])
+def test_what_the_head_does_not_read_changes_no_answer(model, images, method, keep):
+    whole, head_only = (skimba.prune(model, keep=keep, head_only=choice, **method) for choice in (False, True))
+    found = []
+    for pruned in (whole, head_only):
+        model.zero_grad()
+        logits = pruned(images)
+        logits.square().sum().backward()
+        found.append([logits.detach(), *(p.grad.clone() for p in model.parameters())])
+    for wanted, got in zip(*found, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_what_the_head_does_not_read_is_not_computed(model, images):
+    shapes = []
+    model.layers[-1].register_forward_hook(lambda _, inputs, tokens: shapes.append(tuple(tokens.x.shape)))
+    read = {}
+    for head_only in (False, True):
+        pruned = skimba.prune(model, keep={1: 0.5}, head_only=head_only)
+        with torch.no_grad(), FlopCounterMode(display=False) as products:
+            pruned(images[:1])
+        read[head_only] = products.get_total_flops() // 2
+        assert pruned.forward_features(images).x.shape[1] == 24 + model.class_token_count, "features are of all tokens"
+    if model.class_token_count:
+        assert shapes[0] == (1, 25, 16)
+        assert shapes[2] == (1, 1, 16)
+        # 24 tokens' gates and outputs, and half of the tokens' projections in each direction
+        assert read[False] - read[True] == 24 * 2 * 16 * 32 + 24 * 32 * (1 + 2 * 16) + 24 * 32
+    else:
+        assert read[False] == read[True]
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -187,7 +220,7 @@ def test_paper_schedules():
         ({"keep": {1: -0.5}}, "got -0.5"),
         ({"keep": {1: float("nan")}}, "got nan"),
         ({"keep": {1: "half"}}, "got 'half'"),
-        ({"keep": {1: 0.4}}, "at most half"),
+        ({"keep": {1: 0.4}, "reduction": "bipartite"}, "bipartite matching removes at most half"),
         ({"importance": "attention"}, "unknown importance 'attention'; known: clip"),
         ({"reduction": "mask"}, "unknown reduction 'mask'; known: drop, merge, bipartite"),
         ({"align": "shift"}, "unknown align 'shift'; known: none, decay, hold"),

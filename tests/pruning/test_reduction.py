@@ -1,6 +1,7 @@
 """The reductions against loops, and against the faults of the released code of the paper."""
 
 import itertools
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -16,6 +17,7 @@ from skimba.pruning.reduction import (
     Stage,
     bipartite,
     bipartite_by_side,
+    checkerboard,
     drop,
     drop_by_score,
     hybrid,
@@ -280,6 +282,31 @@ def test_equal_tokens_merge_at_no_change_of_their_value():
     tokens = some_tokens(None)
     flat = Tokens(torch.ones_like(tokens.x), tokens.layout, torch.ones_like(tokens.residual))
     assert torch.equal(bipartite(flat, stage(6)).x, torch.ones(3, 6, 5))
+
+
+@pytest.mark.parametrize("class_position", [CLASS, None])
+@pytest.mark.parametrize("grid", [(3, 4), (4, 3), (2, 6), (12, 1)])
+def test_the_two_sides_are_the_fields_of_a_checkerboard(grid, class_position):
+    tokens = some_tokens(class_position)
+    tokens = replace(tokens, layout=Layout(grid, class_position))
+    kept = checkerboard(tokens, stage(6)).position[0].tolist()
+    image = [p - (class_position is not None and p > CLASS) for p in kept if p != class_position]
+    assert len({(cell // grid[1] + cell % grid[1]) % 2 for cell in image}) == 1
+
+
+def test_a_token_merges_with_the_one_above_it():
+    tokens = some_tokens(None)
+    columns = torch.eye(4, 5).repeat(3, 1).expand(3, -1, -1)  # every column of the grid of 3 x 4 of its own kind
+    reduced = checkerboard(replace(tokens, x=columns, residual=None), stage(6))
+    column = take(reduced.position, reduced.owner) % 4
+    assert torch.equal(column, (torch.arange(12) % 4).expand(3, -1))
+    assert torch.equal(reduced.x, take(columns, reduced.position)), "equal tokens stay what they were"
+
+
+def test_a_checkerboard_is_matched_as_often_as_it_takes():
+    reduced = checkerboard(some_tokens(), stage(2))
+    assert reduced.layout.image_count == 2
+    assert reduced.layout.size.sum(1).eq(13).all()
 
 
 def test_random_choice_follows_its_seed(images):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from skimba.layers.alignment import align_conv1d, align_conv2d, scan_time
 from skimba.ops import selective_scan
-from skimba.tokens import Layout, ScanOrder, ScanRecord
+from skimba.tokens import Layout, ScanOrder, ScanRecord, take
 
 DELTA_MIN, DELTA_MAX, DELTA_FLOOR = 0.001, 0.1, 1e-4  # range of the initial time step (Mamba, arXiv 2312.00752)
 
@@ -91,8 +91,15 @@ class VimMixer(Mixer):
         self.x_proj_b = nn.Linear(self.inner, self.rank + 2 * state_size, bias=False)
         self.dt_proj_b = time_projection(self.rank, self.inner)
 
-    def forward(self, hidden: Tensor, layout: Layout, record: bool = False) -> tuple[Tensor, ScanRecord | None]:
-        """``hidden (b l d)`` -> ``(b l d)``, and what the scans computed if ``record``."""
+    def forward(
+        self, hidden: Tensor, layout: Layout, record: bool = False, class_only: bool = False
+    ) -> tuple[Tensor, ScanRecord | None]:
+        """``hidden (b l d)`` -> ``(b l d)``, and what the scans computed if ``record``.
+
+        With ``class_only`` the class token's ``(b 1 d)``, and nothing is recorded.
+        """
+        if class_only:
+            return self._class_token(hidden, layout), None
         x, z = self.in_proj(hidden).chunk(2, dim=-1)  # (b l e) each
         forward, backward = layout.line_orders
         ys, deltas = zip(
@@ -108,10 +115,26 @@ class VimMixer(Mixer):
             return out, None
         return out, ScanRecord(ys, deltas, (self.dt_proj.bias, self.dt_proj_b.bias))
 
+    def _class_token(self, hidden: Tensor, layout: Layout) -> Tensor:
+        """The class token's output ``(b 1 d)`` alone: of the others no gate and no output is computed, and each scan ends at
+        the class token (in a batch whose images have it in different places, at the last of them)."""
+        weight_x, weight_z = self.in_proj.weight.chunk(2)
+        x = F.linear(hidden, weight_x)
+        forward, backward = layout.line_orders
+        first, last = layout.class_range
+        rank = layout.class_index(len(hidden), hidden.device)
+        until, onward = slice(last + 1), slice(first, None)
+        y, _ = self._scan(x, None, layout, forward, self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D, until)
+        y_b, _ = self._scan(
+            x, None, layout, backward, self.conv1d_b, self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b, onward
+        )
+        y = take(y, rank) + take(y_b, rank - first)
+        return self.out_proj(y * F.silu(F.linear(take(hidden, rank), weight_z))).mul_(0.5)
+
     def _scan(
         self,
         x: Tensor,
-        z: Tensor,
+        z: Tensor | None,
         layout: Layout,
         order: ScanOrder,
         conv1d: nn.Conv1d,
@@ -119,10 +142,13 @@ class VimMixer(Mixer):
         dt_proj: nn.Linear,
         A_log: Tensor,
         D: Tensor,
+        part: slice = slice(None),
     ) -> tuple[Tensor, Tensor]:
-        """One direction: the gated output ``(b l e)`` and the time steps before softplus and bias."""
+        """One direction over ``part`` of the tokens: the output ``(b l e)``, gated if ``z`` is given, and the time steps before
+        softplus and bias."""
         assert conv1d.bias is not None
-        c = align_conv1d(layout, x, conv1d.weight.squeeze(1), conv1d.bias, order.reverse)  # (b l e)
+        c = align_conv1d(layout, x, conv1d.weight.squeeze(1), conv1d.bias, order.reverse)[:, part]  # (b l e)
+        order = order.window(part)
         dt, B, C = x_proj(c).split_with_sizes([self.rank, self.state_size, self.state_size], dim=-1)
         delta = F.linear(dt, dt_proj.weight)
         time = scan_time(layout.alignment, order, delta, dt_proj.bias)

@@ -15,7 +15,11 @@ NOT_DECAYED = frozenset({"A_log", "A_b_log", "D", "D_b", "direction_Bs", "pos_em
 
 
 class Reducer(Protocol):
-    """What a model calls after each block, if it was given one. The model knows nothing else of it."""
+    """What a model calls after each block, if it was given one.
+
+    It may have an attribute ``head_only``: then, for logits, the last block computes only what the head reads of it, and the
+    reducer is not called after it.
+    """
 
     def reads_scan(self, block: int) -> bool:
         """Whether the reducer wants ``tokens.scan`` of that block (1-based)."""
@@ -67,20 +71,24 @@ class TokenModel(nn.Module):
         """The tokens after the last block, before the final norm; in groups where not all images have equally many."""
         return self._blocks(self.embed(images), 0)
 
-    def _blocks(self, tokens: Tokens, done: int) -> Tokens | Groups:
+    def _blocks(self, tokens: Tokens, done: int, class_only: bool = False) -> Tokens | Groups:
+        """The blocks after the first ``done``; with ``class_only`` the last one computes nothing but the class token."""
         reducer = self.reducer
         for number in range(done + 1, len(self.layers) + 1):
+            if class_only and number == len(self.layers):
+                return self.layers[-1](tokens, class_only=True)
             tokens = self.layers[number - 1](tokens, record=reducer is not None and reducer.reads_scan(number))
             if reducer is not None:
                 reduced = reducer(tokens, number)
                 if isinstance(reduced, Groups):
-                    return reduced.map(partial(self._blocks, done=number))
+                    return reduced.map(partial(self._blocks, done=number, class_only=class_only))
                 tokens = reduced
         return tokens
 
     def forward(self, images: Tensor) -> Tensor:
         """``(b c height width)`` -> logits ``(b num_classes)``."""
-        features = self.forward_features(images)
+        class_only = self.class_token_count > 0 and getattr(self.reducer, "head_only", False)
+        features = self._blocks(self.embed(images), 0, class_only)
         return features.join(self.forward_head) if isinstance(features, Groups) else self.forward_head(features)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -29,11 +30,16 @@ class VimBlock(nn.Module):
         self.norm = nn.RMSNorm(embed_dim, eps=NORM_EPS)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, tokens: Tokens, record: bool = False) -> Tokens:
+    def forward(self, tokens: Tokens, record: bool = False, class_only: bool = False) -> Tokens:
+        """All tokens after the block, or the class token alone."""
         x = tokens.x if tokens.residual is None else self.drop_path(tokens.x)
         normed, residual = add_rms_norm(x, tokens.residual, self.norm.weight, NORM_EPS)
-        mixed, scan = self.mixer(normed, tokens.layout, record)
-        return Tokens(mixed, tokens.layout, residual, scan)
+        layout = tokens.layout
+        mixed, scan = self.mixer(normed, layout, record, class_only)
+        after = Tokens(normed, layout, residual)
+        if class_only:
+            after = after.keep(layout.class_index(len(x), x.device), None, layout.alignment)
+        return replace(after, x=mixed, scan=scan)
 
 
 class VisionMamba(TokenModel):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +13,7 @@ from skimba.evaluate import predict
 from skimba.flops import count_flops
 from skimba.models import Reducer, TokenModel, with_reducer
 from skimba.pruning.schedule import Keep, OutOfReachError, share_for_flops
+from skimba.timing import speedup, take_turns
 
 ReducerOf = Callable[[Keep], Reducer]  # the method, given its schedule
 BATCH = 64  # of calibration images
@@ -112,20 +112,13 @@ def keep_for_speedup(
 
 def measured_speedup(dense: TokenModel, pruned: TokenModel, images: Tensor) -> float:
     """How many times faster the pruned model is: median over rounds in which both run in turn."""
-    ratios: list[float] = []
     modes = [(model, model.training) for model in (dense, pruned)]
-    began = time.perf_counter()
+    runs = [partial(model.eval(), images) for model, _ in modes]  # they share modules: one mode for both
     with torch.inference_mode():
-        while len(ratios) < ROUNDS or time.perf_counter() - began < LEAST_TIME_S:
-            times = []
-            for model in (dense, pruned):
-                start = time.perf_counter()
-                model.eval()(images)
-                times.append(time.perf_counter() - start)
-            ratios.append(times[0] / times[1])
+        times = take_turns(dict(enumerate(runs)), ROUNDS, LEAST_TIME_S)
     for model, training in modes:
         model.train(training)
-    return statistics.median(ratios[1:])  # the first warms up
+    return speedup(times[0], times[1])
 
 
 def _log_probabilities(model: TokenModel, images: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ class Method:
     Attributes:
         stages: after which blocks, where a target and no ``keep`` is given (a key of :data:`skimba.pruning.STAGES` or
             block numbers); each keeps the same share of what is left.
+        head_only: whether the last block computes only what the head reads of it.
     """
 
     reduction: str | Callable[..., Any] = "drop"
@@ -26,13 +27,15 @@ class Method:
     gap_delta: str = "previous"
     stages: str | tuple[int, ...] = "quarters"
     counts: str | Callable[..., Any] = "share"
+    head_only: bool = False
 
 
 PRESETS = {
     # Zhan et al., "Exploring Token Pruning in Vision State Space Models", NeurIPS 2024.
     "top": Method(align="decay"),
-    # Ours: every position keeps an owner; step and convolution follow; the pairs that cost least merge, early.
-    "hold": Method("bipartite", likeness="ward", align="hold", stages="early"),
+    # Ours: every position keeps an owner; step and convolution follow; the neighbours that cost least merge, early; what
+    # nobody reads is not computed.
+    "hold": Method("checkerboard", likeness="ward", align="hold", stages="early", head_only=True),
     # Rivals. EViT (arXiv 2202.07800) without its fused token, scored by clip since these models have no attention.
     "evit": Method("drop_by_score"),
     "evit_sorted": Method(),

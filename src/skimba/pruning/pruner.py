@@ -19,6 +19,7 @@ from skimba.pruning.likeness import LIKENESS, Likeness
 from skimba.pruning.presets import PRESETS, Method
 from skimba.pruning.reduction import (
     DISORDERS,
+    MATCH_ONCE,
     OWNER,
     PAIRS,
     REDUCTION,
@@ -78,6 +79,11 @@ class Pruner:
         """Whether images keep different numbers of tokens."""
         return self.method.counts != "share"
 
+    @property
+    def head_only(self) -> bool:
+        """Whether the last block computes only what the head reads; not where nothing is removed: that is the dense model."""
+        return self.method.head_only and any(share < 1 for share in self.keep.values())
+
     def settings(self) -> dict[str, Any]:
         """The arguments of :func:`prune` that make this pruner again, as plain data for JSON or TOML (block numbers as text).
 
@@ -116,8 +122,8 @@ class Pruner:
     def _reduce_by_image(self, tokens: Tokens, block: int, share: float) -> Tokens | Groups:
         """As many tokens stay in each image as its own weights say, rounded up to COUNT_STEP."""
         present, stage = tokens.layout.image_count, self._stage(block, tokens.layout.image_count)
-        pairs = self.method.reduction in PAIRS
-        weight = (pair_weights if pairs else weights)(tokens, stage)
+        walk = PAIRS.get(self.method.reduction)  # type: ignore[arg-type]
+        weight = weights(tokens, stage) if walk is None else pair_weights(tokens, stage, walk)
         counts = entry(COUNTS, self.method.counts, "counts")(weight, share) + (present - weight.shape[1])
         counts = ((counts + COUNT_STEP - 1) // COUNT_STEP * COUNT_STEP).clamp(max=present)
         distinct = counts.unique().tolist()
@@ -176,6 +182,7 @@ def prune(
     gap_delta: str | None = None,
     stages: str | tuple[int, ...] | None = None,
     counts: str | Callable[[Tensor, float], Tensor] | None = None,
+    head_only: bool | None = None,
     seed: int = 0,
 ) -> Model:
     """The same model, sharing its weights, with tokens removed between its blocks. The model given stays dense.
@@ -208,12 +215,15 @@ def prune(
         counts: ``"share"``: ``keep`` is the share of the tokens, the same number in every image; ``"mass"``: the share of the
             importance (of the unlikeness of pairs) that stays, so that each image keeps its own number of tokens, and
             FLOPs depend on the images; or a function ``(weight (b m), share) -> (b)``.
+        head_only: whether the last block computes only what the head reads of it: where that is the class token (Vim), no other
+            token's gate and output, and each scan only as far as the class token. Logits are the same, to rounding, for
+            fewer FLOPs; ``forward_features`` still gives all tokens.
         seed: for ``importance="random"``.
 
     Raises:
         TypeError: ``model`` takes no reducer.
         ValueError: an unknown key, a share or target outside its range or out of reach, a block the model does not have, more
-            than one of keep and the targets, or pairs asked to leave less than half at one stage.
+            than one of keep and the targets, or published matchings asked to leave less than half at one stage.
     """
     if not isinstance(model, TokenModel):
         raise TypeError(f"prune needs a skimba model, got {type(model).__name__}")
@@ -228,6 +238,7 @@ def prune(
         "gap_delta": gap_delta,
         "stages": stages,
         "counts": counts,
+        "head_only": head_only,
     }
     method = entry(PRESETS, "auto" if preset is None else preset, "preset")
     method = replace(method, **{name: value for name, value in changes.items() if value is not None})
@@ -261,7 +272,7 @@ def _keep_for_target(
     reducer = partial(Pruner.of, model, method=method, seed=seed)
     if method.counts != "share" and images is None:
         raise ValueError("how many tokens stay depends on the images here: a target needs some, images=…")
-    least = 0.5 if method.reduction in PAIRS and method.counts == "share" else LEAST_SHARE
+    least = 0.5 if method.reduction in MATCH_ONCE and method.counts == "share" else LEAST_SHARE
     share = target_flops if target_speedup is None else 1 / target_speedup
     assert share is not None
     stages = method.stages if isinstance(method.stages, tuple) else STAGES[method.stages](len(model.layers))
@@ -311,10 +322,10 @@ def _check_keep(keep: Mapping[int, float], method: Method, depth: int) -> None:
             raise ValueError(f"keep counts blocks from 1 to {depth} (the model's depth), got {block!r}")
         if not isinstance(share, int | float) or not 0 < share <= 1:
             raise ValueError(f"keep needs shares in (0, 1], got {share!r} after block {block}")
-        if method.reduction in PAIRS and method.counts == "share" and share < 0.5:
+        if method.reduction in MATCH_ONCE and method.counts == "share" and share < 0.5:
             raise ValueError(
-                f"bipartite matching removes at most half of the tokens at one stage: keep at least 0.5, got {share} after "
-                f"block {block}; spread it over two stages"
+                f"{method.reduction} matching removes at most half of the tokens at one stage: keep at least 0.5, got "
+                f"{share} after block {block}; spread it over two stages"
             )
 
 

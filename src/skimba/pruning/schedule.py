@@ -57,8 +57,8 @@ def _quarters(depth: int) -> tuple[int, ...]:
 
 
 def _early(depth: int) -> tuple[int, ...]:
-    """Three stages within the first 3/8 of the depth: what goes early saves most."""
-    return tuple(sorted({max(depth * eighth // 8, 1) for eighth in (1, 2, 3)}))
+    """After 1/8 and 3/8 of the depth: what goes early saves most."""
+    return tuple(sorted({max(depth * eighth // 8, 1) for eighth in (1, 3)}))
 
 
 def _every(depth: int) -> tuple[int, ...]:
