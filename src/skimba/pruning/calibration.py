@@ -83,25 +83,33 @@ def stage_sets(depth: int) -> list[tuple[int, ...]]:
 
 
 def keep_for_speedup(
-    model: TokenModel, keep_at: Callable[[float], Keep], reducer: ReducerOf, target: float, images: Tensor
+    model: TokenModel, keep_at: Callable[[float], Keep], least: Keep, reducer: ReducerOf, target: float, images: Tensor
 ) -> Keep:
     """The schedule that makes the model ``target`` times as fast here and now, on batches like ``images``.
 
     Args:
         keep_at: the schedule for a share of the FLOPs.
+        least: the schedule that leaves least.
         images: one batch ``(b c height width)``; only its shape matters.
 
     Raises:
-        OutOfReachError: the speed was not found.
+        OutOfReachError: not even ``least`` is that fast, or the speed was not found.
     """
     dense, share = with_reducer(model, None), 1 / target
     nearest: tuple[float, Keep] = (float("inf"), {})
     for _ in range(ATTEMPTS):
-        keep = keep_at(share)
+        try:
+            keep = keep_at(share)
+        except OutOfReachError:
+            keep = least
         reached = measured_speedup(dense, with_reducer(model, reducer(keep)), images)
         nearest = min(nearest, (abs(reached / target - 1), keep), key=lambda found: found[0])
         if nearest[0] <= WITHIN:
             break
+        if keep == least and reached < target:
+            raise OutOfReachError(
+                f"speed-up {target} is out of reach: the least that this method can keep, {least}, makes {reached:.2f}"
+            )
         share = min(share * reached / target, 0.999)
     if nearest[0] <= ACCEPTED:
         return nearest[1]

@@ -285,7 +285,8 @@ def _keep_for_target(
     size = model.img_size if images is None else images.shape[2:]
     parameter = next(model.parameters())
     batch = torch.zeros(batch_size, model.in_chans, *size, dtype=parameter.dtype, device=parameter.device)
-    return keep_for_speedup(model, lambda share: keep_at(target=share), reducer, target_speedup, batch)
+    shortest = dict.fromkeys(stages, least)
+    return keep_for_speedup(model, lambda share: keep_at(target=share), shortest, reducer, target_speedup, batch)
 
 
 def _block_number(block: Any) -> Any:
