@@ -164,8 +164,8 @@ def main() -> None:
 
 Made by `benchmarks/report.py` from [results.jsonl](results.jsonl), which `benchmarks/study.py` measured: its docstring gives the
 commands, its tables the settings of every name below. Accuracy in percent of 10,000 test images. Reductions are of the exact
-FLOPs (all scan directions, aligned convolutions over every position, the matching of pairs). Where a cell is empty, the method does
-not come down to that share.
+FLOPs (all scan directions, aligned convolutions over every position, the matching of pairs). An empty cell: the method does not
+come down to that share.
 
 {verdict}
 ## Fashion-MNIST, no training

@@ -3,10 +3,11 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
 
 from skimba.cli import main
 from skimba.cli._app import parse_keep
-from skimba.data import load_fashion_mnist
+from skimba.data import embedded_test_images, load_fashion_mnist
 from skimba.flops import count_flops
 from skimba.models import create_model
 from skimba.pruning import prune
@@ -85,6 +86,30 @@ def test_eval_on_a_folder_of_photographs(tmp_path, monkeypatch, capsys):
     assert "RGB.png cannot be read as an image" in capsys.readouterr().err
 
 
+def test_a_schedule_is_found_printed_written_and_given_again(tmp_path, monkeypatch, capsys):
+    pictures, file = tmp_path / "pictures", tmp_path / "found.json"
+    pictures.mkdir()
+    for number, pixels in enumerate(embedded_test_images()[:20].pixels):
+        Image.fromarray(pixels[0].numpy()).save(pictures / f"{number:02}.png")
+    options = ["--target-flops", "0.7", "--images", pictures, "--count", "8", "--out", file]
+    run(monkeypatch, "schedule", "vim_micro", *options)
+    shown = capsys.readouterr().out
+    settings = json.loads(file.read_text())
+    model = create_model("vim_micro")
+    share = (
+        count_flops(prune(model, **settings), convention="exact").total / count_flops(model, convention="exact").total
+    )
+    assert 0.68 < share <= 0.7
+    assert f"{share:.3f} of the dense model's" in shown
+    for block, kept in settings["keep"].items():
+        assert f"after block {block}: {kept:.3f} of the tokens stay" in shown
+    run(monkeypatch, "flops", "vim_micro", "--prune", file, "--json")
+    assert (
+        json.loads(capsys.readouterr().out)["exact"]["total"]
+        == count_flops(prune(model, **settings), convention="exact").total
+    )
+
+
 def test_a_pruned_model_is_fine_tuned_and_evaluated(tmp_path, monkeypatch, capsys):
     data, out = tmp_path / "data", tmp_path / "run"
     data.mkdir()
@@ -147,6 +172,15 @@ def wrong_calls(folder):
     yield ["predict", "vim_micro", folder / "nothing", "--out", folder / "p.csv"], "nothing at"
     yield ["compare", folder / "a.csv", folder / "b.csv"], "no predictions at"
     yield ["eval", "vim_micro", "--checkpoint", folder / "none.pth"], "no checkpoint file"
+    (folder / "own.json").write_text('{"keep": {"2": 0.5}, "colour": "red"}')
+    yield ["flops", "vim_micro", "--prune", folder / "own.json"], "arguments of skimba.prune, got unknown colour"
+    (folder / "list.json").write_text("[1]")
+    yield ["flops", "vim_micro", "--prune", folder / "list.json"], "arguments of skimba.prune, got list"
+    yield ["flops", "vim_micro", "--prune", folder / "no.json"], "No such file"
+    yield ["schedule", "vim_micro", "--target-flops", "0.6", "--images", folder / "run"], "nothing at"
+    yield ["schedule", "vim_micro", "--target-flops", "0.6", "--images", folder / "images"], "cannot be read"
+    yield ["schedule", "vim_micro", "--target-flops", "0.6", "--out", folder / "s.toml"], "--out takes a .json"
+    yield ["schedule", "vim_micro", "--target-flops", "0.01"], "comes down to"
     yield ["flops", "vim_micro", "--target-flops", "2"], "target_flops is a share"
     yield ["flops", "vim_micro", "--target-flops", "0.7", "--keep", "2:0.5"], "got keep and target_flops"
     yield ["train", "vim_micro", "--out", folder, "--data", folder, "--teacher", "dense"], "pretrained=True"

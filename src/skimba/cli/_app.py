@@ -23,11 +23,13 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from skimba.data.pictures import Mode
 from skimba.distributed import rank
 from skimba.models import TokenModel, create_model
 from skimba.pruning import PRESETS, prune
 from skimba.publish import HUB, load_model
 from skimba.training import read_recipe
+from skimba.training.recipe import PRUNE_ARGUMENTS
 
 app = typer.Typer(
     help="Token pruning for vision state space models.",
@@ -48,7 +50,12 @@ ModelSource = Annotated[
     ),
 ]
 Preset = Annotated[
-    str | None, typer.Option("--prune", metavar="PRESET", help=f"Prune by a named method: {', '.join(PRESETS)}.")
+    str | None,
+    typer.Option(
+        "--prune",
+        metavar="PRESET",
+        help=f"Prune by a named method: {', '.join(PRESETS)}; or by a .json that skimba schedule wrote.",
+    ),
 ]
 Keep = Annotated[
     str | None,
@@ -108,10 +115,28 @@ def find_model(
     return model if pruning is None else prune(model, **pruning)
 
 
+def mode_of(model: TokenModel) -> Mode:
+    """How pictures are decoded for a model."""
+    return "L" if model.in_chans == 1 else "RGB"
+
+
 def prune_arguments(preset: str | None, keep: str | None, target_flops: float | None) -> dict[str, Any] | None:
     """Arguments of prune, or None where the command line asks for no pruning."""
     given = {"preset": preset, "keep": None if keep is None else parse_keep(keep), "target_flops": target_flops}
-    return {name: value for name, value in given.items() if value is not None} or None
+    wanted = {name: value for name, value in given.items() if value is not None}
+    if preset is not None and preset.endswith(".json"):
+        del wanted["preset"]
+        wanted = {**_read_settings(Path(preset)), **wanted}
+    return wanted or None
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    """What ``skimba schedule`` wrote."""
+    content = json.loads(path.read_text())
+    if not isinstance(content, dict) or (unknown := set(content) - set(PRUNE_ARGUMENTS)):
+        found = f"unknown {', '.join(sorted(unknown))}" if isinstance(content, dict) else type(content).__name__
+        raise ValueError(f"{path} must be an object with arguments of skimba.prune, got {found}")
+    return content
 
 
 def parse_keep(text: str) -> dict[int, float]:

@@ -29,6 +29,7 @@ from skimba.cli._app import (
     decoders,
     err,
     find_model,
+    mode_of,
     out,
     print_json,
     progress_bar,
@@ -116,7 +117,12 @@ def train_command(
     known = probe.num_classes if recipe.from_weights or "num_classes" in (recipe.sizes or {}) else None
     train_set, test_set = (
         open_pictures(
-            data, split, mode=_mode(probe), num_classes=known, scenes=scenes, labels=labels if split == "test" else None
+            data,
+            split,
+            mode=mode_of(probe),
+            num_classes=known,
+            scenes=scenes,
+            labels=labels if split == "test" else None,
         )
         for split in ("train", "test")
     )
@@ -180,7 +186,7 @@ def evaluate(
         model = find_model(source, pruning, smoke_classes=len(pictures.classes))
     else:
         model = find_model(source, pruning, checkpoint)
-        pictures = _test_pictures(data, labels, scenes, _mode(model), model.num_classes)
+        pictures = _test_pictures(data, labels, scenes, mode_of(model), model.num_classes)
     if len(pictures.classes) != model.num_classes:
         raise ValueError(f"the pictures have {len(pictures.classes)} classes, the model {model.num_classes}")
     model.to(local_device(device))
@@ -239,7 +245,7 @@ def predict_command(
     """Say what is in pictures. Those that cannot be read go to OUT.rejects.csv; an interrupted run goes on when repeated."""
     pruning = prune_arguments(preset, keep, target_flops)
     model = find_model(source, pruning, checkpoint).to(local_device(device))
-    files = find_images(paths, _mode(model))
+    files = find_images(paths, mode_of(model))
     what = {"model": source, "checkpoint": None if checkpoint is None else str(checkpoint), "prune": repr(pruning)}
     with progress_bar() as progress:
         task = progress.add_task("predicting", total=-(-len(files) // world_size()))
@@ -295,10 +301,6 @@ def export_weights(
 
 def _test_pictures(data: Path | None, labels: Path | None, scenes: bool, mode: Mode, classes: int | None) -> Pictures:
     return open_pictures(data, "test", mode=mode, num_classes=classes, labels=labels, scenes=scenes)
-
-
-def _mode(model: TokenModel) -> Mode:
-    return "L" if model.in_chans == 1 else "RGB"
 
 
 def _exact_gflops(model: TokenModel, pictures: Pictures) -> float:

@@ -1,7 +1,8 @@
-"""Commands that measure: doctor, flops, bench, demo."""
+"""Commands that measure: doctor, flops, schedule, bench, demo."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +14,7 @@ from rich.table import Table
 from skimba import bench as benchmark
 from skimba import demo as demo_runs
 from skimba.cli._app import (
+    Checkpoint,
     Json,
     Keep,
     ModelSource,
@@ -21,15 +23,18 @@ from skimba.cli._app import (
     app,
     bar,
     find_model,
+    mode_of,
     out,
     print_json,
     prune_arguments,
 )
-from skimba.data import embedded_test_images
+from skimba.data import embedded_test_images, find_images
+from skimba.data.loading import in_order, load_batches
+from skimba.data.transforms import evaluation_transform
 from skimba.doctor import examine
 from skimba.flops import count_flops
-from skimba.models import create_model
-from skimba.pruning import prune
+from skimba.models import TokenModel, create_model
+from skimba.pruning import Pruner, prune
 
 
 @app.command()
@@ -62,6 +67,55 @@ def flops(
         return
     for convention, count in counts.items():
         out.print(f"{convention:>9}  {count.total / 1e9:8.3f} G")
+
+
+@app.command()
+def schedule(
+    source: ModelSource,
+    preset: Preset = None,
+    target_flops: TargetFlops = None,
+    target_speedup: Annotated[
+        float | None, typer.Option(metavar="TIMES", help="Prune until it is so many times as fast, measured here.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time for --target-speedup.")] = 8,
+    pictures: Annotated[
+        Path | None, typer.Option("--images", help="Unlabelled pictures, on which the stages are chosen.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="Of them, from all over the folder, so many are read.")] = 256,
+    settings: Annotated[Path | None, typer.Option("--out", help="A .json for --prune and skimba.prune.")] = None,
+    checkpoint: Checkpoint = None,
+    json_output: Json = False,
+) -> None:
+    """Find after which blocks how many tokens go, for a target of FLOPs or of measured speed."""
+    if settings is not None and settings.suffix != ".json":
+        raise ValueError(f"--out takes a .json, got {settings}")
+    model = find_model(source, None, checkpoint, weights=pictures is not None).eval()
+    pruned = prune(
+        model,
+        target_flops=target_flops,
+        target_speedup=target_speedup,
+        batch_size=batch_size,
+        images=None if pictures is None else _sample(model, pictures, count),
+        **(prune_arguments(preset, None, None) or {}),
+    )
+    assert isinstance(pruned.reducer, Pruner)
+    found = pruned.reducer.settings()
+    if settings is not None:
+        settings.write_text(json.dumps(found, indent=2) + "\n")
+    if json_output:
+        print_json(found)
+        return
+    for block, share in found["keep"].items():
+        out.print(f"after block {block}: {share:.3f} of the tokens stay", highlight=False)
+    exact = [count_flops(each, convention="exact").total for each in (pruned, model)]
+    out.print(f"{exact[0] / 1e9:.3f} G exact, {exact[0] / exact[1]:.3f} of the dense model's", highlight=False)
+
+
+def _sample(model: TokenModel, folder: Path, count: int) -> torch.Tensor:
+    """``(b c height width)``: so many pictures, from all over a folder."""
+    files = find_images([folder], mode_of(model))
+    wanted = in_order(len(files), count, every=max(len(files) // count, 1))[0]
+    return next(load_batches(files, evaluation_transform(model), [wanted], workers=0, strict=True)).images
 
 
 @app.command()
