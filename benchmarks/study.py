@@ -78,6 +78,12 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "hold at -40 %, whole last block": {"preset": "hold", "target_flops": 0.6, "head_only": False},
     "clip, none, 0.5": {**TOP, "keep": dict.fromkeys(STAGES, 0.5), "align": "none"},
     "clip, hold, 0.5": {**TOP, "keep": dict.fromkeys(STAGES, 0.5), "align": "hold"},
+    "clip, hold, 0.5, owner similar and near": {
+        **TOP,
+        "keep": dict.fromkeys(STAGES, 0.5),
+        "align": "hold",
+        "owner": "similar_near",
+    },
     "clip, hold, 0.5, merged, owner similar and near": {
         **TOP,
         "keep": dict.fromkeys(STAGES, 0.5),
