@@ -101,6 +101,18 @@ def test_the_search_for_a_speed_up_ends_where_it_is_measured(monkeypatch):
         skimba.prune(model, "top", target_speedup=1.15)
 
 
+def test_a_lucky_measurement_does_not_end_the_search(monkeypatch):
+    measured = iter([1.15, 1.45, 1.15, 1.15])
+    monkeypatch.setattr(calibration, "measured_speedup", lambda dense, pruned, images: next(measured))
+    asked = []
+    keep = calibration.keep_for_speedup(
+        tiny_vim().eval(), lambda share: asked.append(share) or {1: share}, {1: 0.05}, lambda keep: None, 1.15, None
+    )
+    assert asked == [pytest.approx(1 / 1.15), pytest.approx(1.3 / 1.15**2)]
+    assert keep == {1: asked[1]}
+    assert next(measured, None) is None
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["vim_micro", "plain_mamba_micro"])
 def test_a_target_of_speed_is_met_on_this_machine(name):
