@@ -32,6 +32,7 @@ from skimba.data import embedded_test_images, find_images
 from skimba.data.loading import in_order, load_batches
 from skimba.data.transforms import evaluation_transform
 from skimba.doctor import examine
+from skimba.files import write_text_atomically
 from skimba.flops import count_flops
 from skimba.models import TokenModel, create_model
 from skimba.pruning import Pruner, prune
@@ -101,7 +102,7 @@ def schedule(
     assert isinstance(pruned.reducer, Pruner)
     found = pruned.reducer.settings()
     if settings is not None:
-        settings.write_text(json.dumps(found, indent=2) + "\n")
+        write_text_atomically(settings, json.dumps(found, indent=2) + "\n")
     if json_output:
         print_json(found)
         return

@@ -109,7 +109,7 @@ def keep_for_speedup(
         nearest = min(nearest, (abs(reached / target - 1), keep), key=lambda found: found[0])
         if nearest[0] <= WITHIN:
             break
-        if keep == least and reached < target:
+        if keep == least and reached < target * (1 - ACCEPTED):
             raise OutOfReachError(
                 f"speed-up {target} is out of reach: the least that this method can keep, {least}, makes {reached:.2f}"
             )
