@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from skimba.cost.timing import speedup, take_turns
 from skimba.data import open_pictures
 from skimba.data.loading import Batch, Wanted, load_batches
 from skimba.data.scenes import photographs
 from skimba.data.transforms import Transform, evaluation_transform, imagenet_transform
 from skimba.ops import native
-from skimba.timing import speedup, take_turns
 from skimba.training import Recipe
 from skimba.training.fitting import Fitting
 from skimba.training.plan import make_plan

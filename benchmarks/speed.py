@@ -16,11 +16,11 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from skimba.bench import PRUNED, Timing, bench
-from skimba.doctor import examine
-from skimba.models import create_model
 from skimba.ops import native
 from skimba.pruning import paper_schedule
+from skimba.reports.bench import PRUNED, Timing, bench
+from skimba.reports.doctor import examine
+from skimba.store import create_model
 
 VIM, DEIT = "vim_small_patch16_224", "deit_small_patch16_224"
 SIZES = (224, 320, 448, 640, 768, 1024)

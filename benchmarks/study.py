@@ -19,14 +19,15 @@ from typing import Any
 
 import torch
 
+from skimba.cost.flops import count_flops
 from skimba.data import DEBIAN_FOLDER, FashionScenes, LabelledImages, load_fashion_mnist
-from skimba.evaluate import accuracy, predict
-from skimba.flops import count_flops
-from skimba.models import TokenModel, create_model
+from skimba.models import TokenModel
+from skimba.models.evaluation import accuracy, predict
 from skimba.ops import native
 from skimba.pruning import Pruner, prune
 from skimba.pruning.calibration import measured_speedup
 from skimba.pruning.schedule import OutOfReachError
+from skimba.store import create_model
 from skimba.training import Recipe, train
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results.jsonl"

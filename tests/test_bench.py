@@ -2,7 +2,7 @@ import pytest
 import torch
 
 import skimba
-from skimba.bench import FLOORS, MATRIX_PRODUCTS, PRUNED, REFERENCE, _Recorder, bench
+from skimba.reports.bench import FLOORS, MATRIX_PRODUCTS, PRUNED, REFERENCE, _Recorder, bench
 
 
 def test_every_case_is_timed_in_every_round(monkeypatch):

@@ -7,11 +7,11 @@ from PIL import Image
 
 from skimba.cli import main
 from skimba.cli._app import parse_keep
+from skimba.cost.flops import count_flops
 from skimba.data import embedded_test_images, load_fashion_mnist
-from skimba.flops import count_flops
-from skimba.models import create_model
 from skimba.pruning import prune
-from skimba.publish import save_model
+from skimba.store import create_model
+from skimba.store.publish import save_model
 from tests.data.idx_files import write_fashion_mnist
 from tests.data.test_data import photographs
 

@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 
 import skimba
-from skimba import demo
 from skimba.cli import main
 from skimba.data import embedded_test_images
-from skimba.evaluate import accuracy, predict
+from skimba.models.evaluation import accuracy, predict
+from skimba.reports import demo
 
 
 @pytest.mark.parametrize("name", demo.MODELS)

@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import load_file
 
 from skimba.cli import main
-from skimba.models import create_model
-from skimba.predictions import read_predictions
-from skimba.publish import save_model
+from skimba.store import create_model
+from skimba.store.publish import save_model
+from skimba.tasks.predictions import read_predictions
 from skimba.training.checkpoint import CHECKPOINT, WEIGHTS
 from skimba.training.journal import LOG, read_log
 from tests.data.scene_tree import corrupt, write_tree

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from skimba.data import embedded_test_images, find_images
-from skimba.evaluate import accuracy, predict
-from skimba.inference import predict_files
-from skimba.models import create_model
-from skimba.predictions import (
+from skimba.models.evaluation import accuracy, predict
+from skimba.pruning import prune
+from skimba.store import create_model
+from skimba.tasks.inference import predict_files
+from skimba.tasks.predictions import (
     Prediction,
     compare,
     confusion,
@@ -23,7 +24,6 @@ from skimba.predictions import (
     top_share,
     write_table,
 )
-from skimba.pruning import prune
 from tests.data.scene_tree import corrupt, write_tree
 
 
@@ -127,9 +127,9 @@ def test_a_killed_prediction_goes_on(tmp_path):
 
 SMALL_CHUNKS = """
 import sys
-import skimba.inference as inference
+import skimba.tasks.inference as inference
 from skimba.data import find_images
-from skimba.models import create_model
+from skimba.store import create_model
 
 inference.CHUNK = 4
 model = create_model("vim_micro_patch4_56", pretrained=True)

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import skimba
-from skimba.models import create_model
 from skimba.pruning import prune
-from skimba.publish import load_model, push_model, save_model
+from skimba.store import create_model
+from skimba.store.publish import load_model, push_model, save_model
 from skimba.training import Recipe, train
 
 
@@ -98,10 +98,10 @@ def test_what_was_pushed_comes_back_from_the_hub(tmp_path, monkeypatch):
         def upload_file(self, path_or_fileobj, path_in_repo, repo_id):
             shutil.copy(path_or_fileobj, hub / repo_id / path_in_repo)
 
-    monkeypatch.setattr("skimba.publish.HfApi", LocalHub)
+    monkeypatch.setattr("skimba.store.publish.HfApi", LocalHub)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", None)
-    monkeypatch.setattr("skimba.models._factory._reach_hub", lambda: None)
-    monkeypatch.setattr("skimba.models._factory.hf_hub_download", lambda repo, name, **_: str(hub / repo / name))
+    monkeypatch.setattr("skimba.models.variants._reach_hub", lambda: None)
+    monkeypatch.setattr("skimba.models.variants.hf_hub_download", lambda repo, name, **_: str(hub / repo / name))
     model = prune(create_model("vim_micro", pretrained=True), "hold", target_flops=0.6)
     save_model(model, tmp_path / "mine.safetensors")
     push_model(tmp_path / "mine.safetensors", "someone/pruned")

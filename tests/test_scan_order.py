@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from skimba.scan_order import DOWN, LEFT, RIGHT, START, UP, snake_orders
+from skimba.tokens.walks import DOWN, LEFT, RIGHT, START, UP, snake_orders
 
 STEP = {RIGHT: (0, 1), LEFT: (0, -1), UP: (-1, 0), DOWN: (1, 0)}
 SIZES = [(1, 1), (1, 5), (5, 1), (2, 2), (4, 6), (5, 3), (3, 4), (14, 14)]

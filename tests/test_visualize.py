@@ -2,8 +2,8 @@ import torch
 from PIL import Image
 
 import skimba
-from skimba.pruning import trace
-from skimba.visualize import draw_stages, kept_mask
+from skimba.insight import trace
+from skimba.insight.drawing import draw_stages, kept_mask
 
 
 def test_the_mask_shows_the_tokens_that_are_left(model, images):

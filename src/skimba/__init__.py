@@ -1,10 +1,11 @@
 """skimba: token pruning for vision state space models."""
 
-from skimba.flops import count_flops
-from skimba.models import PlainMamba, VisionMamba, create_model, list_models, load_checkpoint
+from skimba.cost.flops import count_flops
+from skimba.models import PlainMamba, VisionMamba, list_models, load_checkpoint
 from skimba.ops import selective_scan
 from skimba.pruning import prune
-from skimba.publish import load_model, save_model
+from skimba.store import create_model
+from skimba.store.publish import load_model, save_model
 
 __version__ = "0.1.0"
 

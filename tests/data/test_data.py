@@ -11,7 +11,7 @@ from skimba.data import (
     read_idx,
     read_image_folder,
 )
-from skimba.evaluate import accuracy
+from skimba.models.evaluation import accuracy
 from tests.data.idx_files import write_fashion_mnist, write_idx
 
 

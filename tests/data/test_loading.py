@@ -5,7 +5,7 @@ import torch
 from skimba.data import Selected, embedded_test_images, read_image_folder
 from skimba.data.loading import Wanted, in_order, load_batches
 from skimba.data.transforms import evaluation_transform, imagenet_transform, shift_transform
-from skimba.models import create_model
+from skimba.store import create_model
 from tests.data.scene_tree import corrupt, write_tree
 
 

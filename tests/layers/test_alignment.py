@@ -8,8 +8,8 @@ import torch.nn.functional as F
 
 from skimba.layers.alignment import align_conv1d, align_conv2d, scan_time
 from skimba.ops import causal_conv1d, depthwise_conv2d, selective_scan
-from skimba.scan_order import snake_orders
 from skimba.tokens import Alignment, Layout, group_sum, take
+from skimba.tokens.walks import snake_orders
 
 GRID = (5, 6)
 FULL, KEPT, WIDTH, STATES, BATCH = 30, 11, 4, 3, 2

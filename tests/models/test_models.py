@@ -66,8 +66,8 @@ def test_an_unknown_size_is_refused():
 
 
 def test_pretrained_without_a_network_says_what_to_fetch(monkeypatch, tmp_path):
-    monkeypatch.setattr("skimba.models._factory.ENDPOINT", "https://nowhere.invalid")
-    monkeypatch.setattr("skimba.models._factory.try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr("skimba.models.variants.ENDPOINT", "https://nowhere.invalid")
+    monkeypatch.setattr("skimba.models.variants.try_to_load_from_cache", lambda *_: None)
     for proxy in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(proxy, raising=False)
     with pytest.raises(

@@ -3,11 +3,12 @@
 import pytest
 import torch
 
+from skimba.cost.flops import count_flops
 from skimba.data import embedded_test_images
-from skimba.flops import count_flops
-from skimba.models import create_model
-from skimba.pruning import prune, trace
+from skimba.insight import trace
+from skimba.pruning import prune
 from skimba.pruning.schedule import mass_counts
+from skimba.store import create_model
 from skimba.tokens import Groups
 
 BY_IMAGE = [{"preset": "top"}, {"preset": "hold"}, {"preset": "top", "reduction": "merge", "align": "hold"}]

@@ -4,13 +4,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from skimba.cost.flops import REDUCER, count_flops
 from skimba.data import embedded_test_images
-from skimba.evaluate import predict
-from skimba.flops import REDUCER, count_flops
-from skimba.models import create_model, with_reducer
-from skimba.pruning import prune, trace
+from skimba.insight import trace
+from skimba.models import with_reducer
+from skimba.models.evaluation import predict
+from skimba.pruning import prune
 from skimba.pruning.learned import Predictor
-from skimba.publish import load_model, save_model
+from skimba.store import create_model
+from skimba.store.publish import load_model, save_model
 from skimba.training import Recipe, train
 
 KEEP = {2: 0.7, 5: 0.7}

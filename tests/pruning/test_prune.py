@@ -8,6 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import skimba
+from skimba.insight import trace
 from skimba.pruning import (
     DISORDERS,
     IMPORTANCE,
@@ -19,7 +20,6 @@ from skimba.pruning import (
     SELECTION,
     paper_schedule,
     stage_count,
-    trace,
 )
 
 KEEP = {1: 0.7, 2: 0.6, 4: 0.5}

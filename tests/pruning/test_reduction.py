@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 import skimba
-from skimba.pruning import trace
+from skimba.insight import trace
 from skimba.pruning.importance import IMPORTANCE
 from skimba.pruning.likeness import LIKENESS, local_window
 from skimba.pruning.reduction import (

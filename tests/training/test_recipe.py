@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from skimba.flops import count_flops
+from skimba.cost.flops import count_flops
 from skimba.pruning import prune
 from skimba.training import Recipe, read_recipe
 from tests.data.scene_tree import write_tree

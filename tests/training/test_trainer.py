@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from skimba.data import ImageFiles, embedded_test_images, read_image_folder
-from skimba.evaluate import accuracy, predict
-from skimba.models import create_model
+from skimba.models.evaluation import accuracy, predict
 from skimba.pruning import prune
+from skimba.store import create_model
 from skimba.training import Recipe, train
 from skimba.training.checkpoint import CHECKPOINT, WEIGHTS
 from skimba.training.journal import LOG, STEPS, read_log

@@ -6,8 +6,8 @@ import sys
 
 from skimba.cli import learning, measuring  # noqa: F401, the commands register themselves
 from skimba.cli._app import app
-from skimba.distributed import process_group
 from skimba.ops import native
+from skimba.runtime.processes import process_group
 
 __all__ = ["main"]
 

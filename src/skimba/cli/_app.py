@@ -24,10 +24,11 @@ from rich.progress import (
 from rich.text import Text
 
 from skimba.data.pictures import Mode
-from skimba.distributed import rank
-from skimba.models import TokenModel, create_model
+from skimba.models import TokenModel
 from skimba.pruning import PRESETS, prune
-from skimba.publish import HUB, load_model
+from skimba.runtime.processes import rank
+from skimba.store import create_model
+from skimba.store.publish import HUB, load_model
 from skimba.training import read_recipe
 from skimba.training.recipe import PRUNE_ARGUMENTS
 

@@ -35,15 +35,17 @@ from skimba.cli._app import (
     progress_bar,
     prune_arguments,
 )
+from skimba.cost.flops import count_flops
 from skimba.data import DEBIAN_FOLDER, Pictures, Selected, find_images, open_pictures
 from skimba.data.loading import Rejected, in_order, load_batches
 from skimba.data.pictures import Mode
 from skimba.data.transforms import evaluation_transform
-from skimba.distributed import local_device, rank, world_size
-from skimba.flops import count_flops
-from skimba.inference import predict_files
 from skimba.models import TokenModel
-from skimba.predictions import (
+from skimba.pruning import Pruner
+from skimba.runtime.processes import local_device, rank, world_size
+from skimba.store.publish import push_model, save_model
+from skimba.tasks.inference import predict_files
+from skimba.tasks.predictions import (
     Prediction,
     compare,
     confusion,
@@ -55,8 +57,6 @@ from skimba.predictions import (
     write_confusion,
     write_table,
 )
-from skimba.pruning import Pruner
-from skimba.publish import push_model, save_model
 from skimba.training import read_recipe, train
 from skimba.training.checkpoint import CHECKPOINT
 

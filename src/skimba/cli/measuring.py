@@ -11,8 +11,6 @@ import torch
 import typer
 from rich.table import Table
 
-from skimba import bench as benchmark
-from skimba import demo as demo_runs
 from skimba.cli._app import (
     Checkpoint,
     Json,
@@ -28,14 +26,17 @@ from skimba.cli._app import (
     print_json,
     prune_arguments,
 )
+from skimba.cost.flops import count_flops
 from skimba.data import embedded_test_images, find_images
 from skimba.data.loading import in_order, load_batches
 from skimba.data.transforms import evaluation_transform
-from skimba.doctor import examine
-from skimba.files import write_text_atomically
-from skimba.flops import count_flops
-from skimba.models import TokenModel, create_model
+from skimba.models import TokenModel
 from skimba.pruning import Pruner, prune
+from skimba.reports import bench as benchmark
+from skimba.reports import demo as demo_runs
+from skimba.reports.doctor import examine
+from skimba.runtime.files import write_text_atomically
+from skimba.store import create_model
 
 
 @app.command()
@@ -178,7 +179,7 @@ def demo(
     json_output: Json = False,
 ) -> None:
     """Measure the embedded models, dense and pruned, and draw which tokens survive. Needs no network."""
-    from skimba.visualize import draw_stages  # matplotlib takes a second to load
+    from skimba.insight.drawing import draw_stages  # matplotlib takes a second to load
 
     images = embedded_test_images()
     with bar("measuring", len(demo_runs.MODELS) * -(-len(images) // demo_runs.BATCH)) as advance:

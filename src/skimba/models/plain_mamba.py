@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from skimba.layers.alignment import align_grid, pool
 from skimba.layers.mamba import PlainMambaMixer
 from skimba.layers.patch_embed import ConvStem, fit_positions
-from skimba.models._factory import FASHION, MICRO, MICRO_SCENES, SCENES, HubFile, build, check_images, linear_drop_path
-from skimba.models._token_model import TokenModel
+from skimba.models.base import TokenModel
+from skimba.models.variants import FASHION, MICRO, MICRO_SCENES, SCENES, HubFile, build, check_images, linear_drop_path
 from skimba.tokens import Layout, Tokens
 
 __all__ = ["PlainMamba", "PlainMambaBlock"]

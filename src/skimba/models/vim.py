@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from skimba.layers.mamba import VimMixer
 from skimba.layers.patch_embed import PatchEmbed, fit_positions, insert_middle
-from skimba.models._factory import FASHION, MICRO, MICRO_SCENES, SCENES, HubFile, build, check_images, linear_drop_path
-from skimba.models._token_model import TokenModel
+from skimba.models.base import TokenModel
+from skimba.models.variants import FASHION, MICRO, MICRO_SCENES, SCENES, HubFile, build, check_images, linear_drop_path
 from skimba.ops import add_rms_norm
 from skimba.tokens import Layout, Tokens
 

@@ -3,7 +3,7 @@
 from skimba.pruning.importance import IMPORTANCE
 from skimba.pruning.likeness import LIKENESS
 from skimba.pruning.presets import PRESETS, Method
-from skimba.pruning.pruner import Pruner, prune, trace
+from skimba.pruning.pruner import Pruner, prune
 from skimba.pruning.reduction import DISORDERS, OWNER, PAIRS, REDUCTION, Stage
 from skimba.pruning.schedule import STAGES, paper_schedule, stage_count
 from skimba.pruning.selection import SELECTION
@@ -24,5 +24,4 @@ __all__ = [
     "paper_schedule",
     "prune",
     "stage_count",
-    "trace",
 ]

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from skimba.evaluate import predict
-from skimba.flops import count_flops
+from skimba.cost.flops import count_flops
+from skimba.cost.timing import speedup, take_turns
 from skimba.models import Reducer, TokenModel, with_reducer
+from skimba.models.evaluation import predict
 from skimba.pruning.schedule import Keep, OutOfReachError, share_for_flops
-from skimba.timing import speedup, take_turns
 
 ReducerOf = Callable[[Keep], Reducer]  # the method, given its schedule
 BATCH = 64  # of calibration images

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from skimba.distributed import by_writer
-from skimba.files import write_atomically
-from skimba.models._checkpoint import read_plain_data
+from skimba.models.checkpoint import read_plain_data
+from skimba.runtime.files import write_atomically
+from skimba.runtime.processes import by_writer
 from skimba.training.recipe import Recipe, as_plain
 
 CHECKPOINT, WEIGHTS = "checkpoint.pt", "weights.safetensors"

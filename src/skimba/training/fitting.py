@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from skimba.data.loading import Batch
-from skimba.distributed import all_sum, rank, world_size
 from skimba.models import TokenModel
+from skimba.runtime.processes import all_sum, rank, world_size
 from skimba.training.plan import Plan
 from skimba.training.recipe import DTYPES, Recipe
 

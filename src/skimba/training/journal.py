@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from skimba.data.loading import Batch
-from skimba.distributed import rank
-from skimba.files import write_text_atomically
+from skimba.runtime.files import write_text_atomically
+from skimba.runtime.processes import rank
 
 LOG, STEPS = "log.jsonl", "steps.jsonl"  # a line for each epoch; a line now and then
 

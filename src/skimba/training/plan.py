@@ -9,7 +9,7 @@ import torch
 
 from skimba.data import Pictures
 from skimba.data.loading import Wanted
-from skimba.distributed import rank, world_size
+from skimba.runtime.processes import rank, world_size
 from skimba.training.recipe import Recipe
 
 SMOKE_STEPS = 2

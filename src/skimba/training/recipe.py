@@ -13,8 +13,9 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import torch
 
-from skimba.models import TokenModel, create_model
+from skimba.models import TokenModel
 from skimba.pruning import prune
+from skimba.store import create_model
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -15,11 +15,11 @@ import torch
 from skimba.data import CHANNELS, Pictures, Selected
 from skimba.data.loading import Rejected, load_batches
 from skimba.data.transforms import Transform, imagenet_transform, shift_transform
-from skimba.distributed import by_writer, gather, local_device
 from skimba.models import TokenModel, with_reducer
-from skimba.predictions import predict_pictures, top_share
 from skimba.pruning import prune
-from skimba.publish import save_model
+from skimba.runtime.processes import by_writer, gather, local_device
+from skimba.store.publish import save_model
+from skimba.tasks.predictions import predict_pictures, top_share
 from skimba.training.checkpoint import WEIGHTS, load_state, save_state
 from skimba.training.fitting import Fitting
 from skimba.training.journal import LOG, STEPS, Journal, Pace, read_log

@@ -10,10 +10,11 @@ from typing import Any
 from huggingface_hub import HfApi
 from safetensors.torch import save_file
 
-from skimba.files import write_atomically, write_text_atomically
-from skimba.models import TokenModel, create_model, load_checkpoint
-from skimba.models._factory import HubFile, fetch
+from skimba.models import TokenModel, load_checkpoint
+from skimba.models.registry import named_model
+from skimba.models.variants import HubFile, fetch
 from skimba.pruning import Pruner, prune
+from skimba.runtime.files import write_atomically, write_text_atomically
 
 FORMAT = "skimba 1"
 SIZES = ("img_size", "in_chans", "num_classes")
@@ -78,7 +79,7 @@ def load_model(path: str | Path) -> TokenModel:
                 f"no {beside.name} beside {weights}: give the model's name, or a file of save_model"
             )
     content = _read(beside)
-    model = create_model(content["model"], **content["sizes"])
+    model = named_model(content["model"], **content["sizes"])
     for key in INPUT:
         value = content["input"][key]
         model.pretrained_cfg[key] = tuple(value) if isinstance(value, list) else value

@@ -19,9 +19,9 @@ from torch import nn
 from skimba.data.image_files import ImageFile, ImageFiles
 from skimba.data.loading import Rejected, Wanted, load_batches
 from skimba.data.transforms import evaluation_transform
-from skimba.distributed import by_writer, gather, rank, world_size
-from skimba.files import write_text_atomically
-from skimba.predictions import Prediction, classify, read_predictions, write_table
+from skimba.runtime.files import write_text_atomically
+from skimba.runtime.processes import by_writer, gather, rank, world_size
+from skimba.tasks.predictions import Prediction, classify, read_predictions, write_table
 
 CHUNK = 512  # pictures: what a kill can cost
 

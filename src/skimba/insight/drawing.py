@@ -9,8 +9,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from skimba.insight.trace import trace
 from skimba.models import TokenModel
-from skimba.pruning import trace
 from skimba.tokens import Tokens
 
 FADED = 0.2  # share of its brightness that a removed token keeps

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from skimba.data import UNKNOWN, Pictures
 from skimba.data.loading import Batch, Rejected, in_order, load_batches
 from skimba.data.transforms import evaluation_transform
-from skimba.distributed import gather, rank, world_size
-from skimba.evaluate import predict
-from skimba.files import write_atomically, write_text_atomically
+from skimba.models.evaluation import predict
+from skimba.runtime.files import write_atomically, write_text_atomically
+from skimba.runtime.processes import gather, rank, world_size
 
 TOP = 5
 

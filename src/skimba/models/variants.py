@@ -11,15 +11,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
-import timm
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.constants import ENDPOINT
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
 from skimba.data import fashion_mnist, scenes
-from skimba.models._checkpoint import load_checkpoint
-from skimba.models._token_model import TokenModel
+from skimba.models.base import TokenModel
+from skimba.models.checkpoint import load_checkpoint
 
 HUB_TIMEOUT_S = 5.0
 
@@ -124,45 +123,6 @@ def _as_timm(preprocessing: Preprocessing, channels: Any, size: Any) -> dict[str
         "std": std,
         "crop_pct": preprocessing.crop_share,
     }
-
-
-def create_model(
-    name: str | None = None, pretrained: bool = False, checkpoint: str | Path | None = None, **sizes: Any
-) -> TokenModel:
-    """A model by name, or the one that a file of :func:`skimba.save_model` holds, pruned as it was.
-
-    Args:
-        name: one of :func:`list_models`, for instance ``"vim_small_patch16_224"``. If left out, ``checkpoint`` says all.
-        pretrained: load the official weights (downloaded from the Hugging Face Hub), or those in the package for the micro
-            models.
-        checkpoint: load these weights instead (see :func:`skimba.load_checkpoint`).
-        sizes: overrides of the variant's sizes, for instance ``img_size=384`` or ``num_classes=10``.
-
-    Raises:
-        ValueError: unknown name, or both ``pretrained`` and ``checkpoint``.
-        TypeError: a size that the model does not have.
-        ConnectionError, FileNotFoundError, ValueError: weights that cannot be had or do not fit.
-    """
-    if name is None:
-        if checkpoint is None or pretrained or sizes:
-            raise ValueError("without a name, give checkpoint=PATH alone: a file of skimba.save_model")
-        from skimba.publish import load_model  # it stands above models, and knows pruning
-
-        return load_model(checkpoint)
-    if name not in list_models():
-        raise ValueError(f"unknown model {name!r}; known: {', '.join(list_models())}")
-    if pretrained and checkpoint is not None:
-        raise ValueError("give pretrained=True or checkpoint=PATH, not both")
-    model: TokenModel = timm.models.model_entrypoint(name)(pretrained=pretrained, **sizes)
-    model.pretrained_cfg |= {"architecture": name, "sizes": sizes}
-    if checkpoint is not None:
-        load_checkpoint(model, checkpoint, reset_head="num_classes" in sizes)
-    return model
-
-
-def list_models() -> list[str]:
-    """Names that :func:`create_model` knows."""
-    return sorted(timm.list_models(module="vim") + timm.list_models(module="plain_mamba"))
 
 
 def check_images(images: Tensor, in_chans: int, patch_size: int) -> None:

@@ -9,12 +9,13 @@ from functools import partial
 
 import torch
 
+from skimba.cost.flops import count_flops
+from skimba.cost.timing import speedup, timed
 from skimba.data import LabelledImages
-from skimba.evaluate import accuracy
-from skimba.flops import count_flops
-from skimba.models import TokenModel, create_model
+from skimba.models import TokenModel
+from skimba.models.evaluation import accuracy
 from skimba.pruning import prune
-from skimba.timing import speedup, timed
+from skimba.store import create_model
 
 MODELS = ("vim_micro", "plain_mamba_micro")
 STAGES = (2, 4, 6)  # tokens go after these blocks of eight
@@ -37,7 +38,7 @@ class Row:
         model, method: their names; ``"dense"`` is the model unpruned.
         keep: share of the tokens that stays at each stage.
         accuracy: on the images given, in 0 … 1.
-        published_gflops, exact_gflops: for one image (see :mod:`skimba.flops`).
+        published_gflops, exact_gflops: for one image (see :mod:`skimba.cost.flops`).
         time_ms: for one image in a batch, median over the batches.
         speedup: over the dense model, median over the batches.
     """

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from skimba.flops import count_flops
-from skimba.models import create_model, list_models
+from skimba.cost.flops import count_flops
+from skimba.cost.timing import speedup, take_turns
+from skimba.models import list_models
 from skimba.ops import default_backend
 from skimba.pruning import prune
-from skimba.timing import speedup, take_turns
+from skimba.store import create_model
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # How a model is pruned, by name. "…, none" removes the same tokens without an alignment.

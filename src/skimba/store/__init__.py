@@ -1,0 +1,6 @@
+"""From a name, a recipe or a file to a model, and back."""
+
+from skimba.store.create import create_model
+from skimba.store.publish import load_model, push_model, save_model
+
+__all__ = ["create_model", "load_model", "push_model", "save_model"]

@@ -1,0 +1,23 @@
+"""The one thing that travels through a model: its tokens, and where they sit in the full sequence.
+
+Letters, for the whole library: ``b`` images, ``l`` tokens now in the sequence, ``L`` positions of the full sequence,
+``d`` model width, ``e`` inner width (scan channels), ``n`` state size, ``r`` rank of the time step, ``k`` kernel size,
+``h w`` grid, ``c`` image channels. In code the two lengths are ``length`` and ``full_length``.
+"""
+
+from skimba.tokens.gathers import flat_rows, group_sum, take
+from skimba.tokens.groups import Groups
+from skimba.tokens.layout import Alignment, Layout, ScanOrder
+from skimba.tokens.tokens import ScanRecord, Tokens
+
+__all__ = [
+    "Alignment",
+    "Groups",
+    "Layout",
+    "ScanOrder",
+    "ScanRecord",
+    "Tokens",
+    "flat_rows",
+    "group_sum",
+    "take",
+]
