@@ -1,6 +1,7 @@
 """Images to train and evaluate on."""
 
 from skimba.data.fashion_mnist import CLASSES, DEBIAN_FOLDER, MEAN, STD, embedded_test_images, load_fashion_mnist
+from skimba.data.fingerprints import changes, fingerprint
 from skimba.data.idx import read_idx
 from skimba.data.image_files import (
     ImageFiles,
@@ -29,8 +30,10 @@ __all__ = [
     "Pictures",
     "Scene",
     "Selected",
+    "changes",
     "embedded_test_images",
     "find_images",
+    "fingerprint",
     "imagenet_classes",
     "load_fashion_mnist",
     "open_image",

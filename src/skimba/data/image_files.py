@@ -7,6 +7,7 @@ interrupted training goes on at its very batch, epochs are shuffled as a whole, 
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -48,6 +49,13 @@ class ImageFiles:
 
     def label(self, index: int) -> int:
         return self.files[index].label
+
+    def stamp(self, index: int) -> int:
+        """Its size in bytes; -1 where there is no such file any more."""
+        file = self.files[index]
+        if file.size is not None:
+            return file.size
+        return os.stat(file.path).st_size if os.path.exists(file.path) else -1
 
     def picture(self, index: int) -> Image.Image:
         file = self.files[index]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -50,6 +51,9 @@ class LabelledImages:
 
     def label(self, index: int) -> int:
         return int(self.labels[index])
+
+    def stamp(self, index: int) -> int:
+        return zlib.crc32(self.pixels[index].numpy().tobytes())
 
     def picture(self, index: int) -> Image.Image:
         pixels = self.pixels[index].movedim(0, -1)

@@ -35,6 +35,9 @@ class Pictures(Protocol):
     def label(self, index: int) -> int:
         """Its class, or UNKNOWN."""
 
+    def stamp(self, index: int) -> int:
+        """A number that changes with the picture, had without decoding it: the size of its file, or a checksum."""
+
     def picture(self, index: int) -> Image:
         """The picture itself. Raises ValueError if it cannot be read."""
 
@@ -62,6 +65,9 @@ class Selected:
 
     def label(self, index: int) -> int:
         return self.of.label(self.indices[index])
+
+    def stamp(self, index: int) -> int:
+        return self.of.stamp(self.indices[index])
 
     def picture(self, index: int) -> Image:
         return self.of.picture(self.indices[index])

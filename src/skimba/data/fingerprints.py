@@ -1,0 +1,62 @@
+"""What tells a data set from another without decoding it: for work that was interrupted and must go on with the same pictures."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Any
+
+from skimba.data.pictures import Pictures
+
+BLOCK = 1000  # pictures that have a digest together: how near a change can be named
+
+
+def fingerprint(pictures: Pictures) -> dict[str, Any]:
+    """Names, classes and stamps (sizes of files) of all pictures in their order, as plain data that JSON takes.
+
+    It does not read the pictures: one replaced by another of the same size, name and class is not noticed. It looks at every
+    file once (about 10 s for ImageNet on a local disk).
+    """
+    every = range(len(pictures))
+    blocks = [range(start, min(start + BLOCK, len(pictures))) for start in every[::BLOCK]]
+    return {
+        "pictures": len(pictures),
+        "mode": pictures.mode,
+        "classes": [len(pictures.classes), _digest(pictures.classes)],
+        "names": [_digest(map(pictures.name, block)) for block in blocks],
+        "labels": [_digest(map(pictures.label, block)) for block in blocks],
+        "sizes": [_digest(map(pictures.stamp, block)) for block in blocks],
+    }
+
+
+def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What differs between two fingerprints, in words; nothing if they are of the same pictures."""
+    found = []
+    if before.get("pictures") != now["pictures"]:
+        found.append(f"{before.get('pictures')} pictures then, {now['pictures']} now")
+    if before.get("mode") != now["mode"]:
+        found.append(f"mode {before.get('mode')} then, {now['mode']} now")
+    if before.get("classes") != now["classes"]:
+        found.append("other names of classes")
+    for what, said in (
+        ("names", "other names"),
+        ("labels", "other classes"),
+        ("sizes", "other files (sizes or pixels)"),
+    ):
+        if (block := _first_difference(before.get(what), now[what])) is not None:
+            last = min(block * BLOCK + BLOCK, now["pictures"]) - 1
+            found.append(f"{said} among pictures {block * BLOCK} … {last}")
+    return found
+
+
+def _first_difference(before: Any, now: list[str]) -> int | None:
+    """The first block that has another digest, or had none."""
+    known = before if isinstance(before, list) else []
+    return next((block for block, digest in enumerate(now) if known[block : block + 1] != [digest]), None)
+
+
+def _digest(values: Iterable[str | int]) -> str:
+    digest = hashlib.sha256()
+    for value in values:
+        digest.update(str(value).encode("utf-8", "surrogatepass") + b"\0")
+    return digest.hexdigest()[:16]
