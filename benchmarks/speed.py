@@ -1,7 +1,8 @@
 """Time of one image against its size and against the share of tokens kept: docs/speed.json, docs/speed.png and
 docs/speed_kept.png.
 
-    python -m benchmarks.speed
+    python -m benchmarks.speed           # measures, then draws
+    python -m benchmarks.speed --draw    # draws what was measured
 
 Times are `skimba bench`'s: float32, one image at a time, random weights, medians over rounds in which all cases take turns.
 """
@@ -13,9 +14,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from matplotlib.figure import Figure
-
+from benchmarks.plots import BLACK, BLUE, GREEN, ORANGE, WIDTH, describe, label_ends, new_figure, save
 from skimba.ops import native
 from skimba.pruning import paper_schedule
 from skimba.reports.bench import PRUNED, Timing, bench
@@ -25,6 +26,11 @@ from skimba.store import create_model
 VIM, DEIT = "vim_small_patch16_224", "deit_small_patch16_224"
 SIZES = (224, 320, 448, 640, 768, 1024)
 SHARES = (0.9, 0.8, 0.7, 0.6, 0.5)
+SHORT = {VIM: "Vim-S", DEIT: "DeiT-S"}
+COLORS = {"dense": BLACK, "top": ORANGE, "hold": BLUE}
+RIVAL_COLOR = GREEN
+KEPT = "share of tokens kept after blocks 5, 10 and 15"
+HALF = WIDTH / 2  # two pictures side by side
 
 
 def measure_sizes(name: str, rival: str, sizes: Sequence[int], rounds: int) -> list[Timing]:
@@ -42,58 +48,77 @@ def measure_shares(name: str, shares: Sequence[float], rounds: int) -> dict[str,
     return found
 
 
-def draw_sizes(timings: Sequence[Timing], path: Path) -> None:
+def draw_sizes(timings: Sequence[Timing], path: Path, note: str) -> None:
     """Time against image size, both logarithmic; a line for each model and case."""
-    figure = Figure(figsize=(5, 3.6), layout="constrained")
-    axes = figure.subplots()
+    figure, (axes,) = new_figure(3.6, width=HALF)
+    ends = []
     for name, case in dict.fromkeys((t.model, t.case) for t in timings):
+        color = COLORS[case] if name == timings[0].model else RIVAL_COLOR
         line = [t for t in timings if (t.model, t.case) == (name, case)]
-        axes.loglog([t.img_size for t in line], [t.time_ms for t in line], marker="o", label=f"{name}, {case}")
+        axes.loglog([t.img_size for t in line], [t.time_ms for t in line], marker="o", markersize=4, color=color)
+        title = SHORT.get(name, name) if name != timings[0].model else f"{SHORT.get(name, name)} {case}"
+        ends.append((f"{title}\n{line[-1].time_ms:.0f} ms", line[-1].img_size, line[-1].time_ms, color))
     sizes = sorted({t.img_size for t in timings})
     axes.set_xticks(sizes, [str(size) for size in sizes])
     axes.minorticks_off()
-    axes.set(xlabel="side of the image (pixels)", ylabel="time of one image (ms)")
-    axes.legend(fontsize=7)
-    figure.savefig(path, dpi=150)
+    axes.yaxis.set_major_formatter("{x:g}")
+    describe(axes, "Time of one image", "side of the image, pixels", "ms")
+    label_ends(axes, ends, lines=2)
+    save(figure, path, note, {})
 
 
-def draw_shares(timings: dict[str, list[Timing]], shares: Sequence[float], path: Path) -> None:
+def draw_shares(timings: dict[str, list[Timing]], shares: Sequence[float], path: Path, note: str) -> None:
     """Speed-up over the dense model against the share kept, and what the exact FLOPs promise."""
-    figure = Figure(figsize=(5, 3.6), layout="constrained")
-    axes = figure.subplots()
+    figure, (axes,) = new_figure(3.6, width=HALF)
+    ends = []
     for preset, (dense, *pruned) in timings.items():
-        measured = [t.speedup or 0 for t in pruned]
-        color = axes.plot([1, *shares], [1, *measured], marker="o", label=preset)[0].get_color()
         promised = [(dense.exact_gflops or 0) / (t.exact_gflops or 1) for t in pruned]
-        axes.plot([1, *shares], [1, *promised], linestyle=":", color=color, label=f"{preset}, by exact FLOPs")
+        axes.plot([1, *shares], [1, *promised], linestyle=":", color=BLACK, linewidth=1)
+        measured = [t.speedup or 0 for t in pruned]
+        axes.plot([1, *shares], [1, *measured], marker="o", markersize=4, color=COLORS[preset])
+        ends.append((preset, shares[-1], measured[-1], COLORS[preset]))
+    ends.append(("by exact FLOPs", shares[-1], promised[-1], BLACK))
     axes.invert_xaxis()
-    axes.set(xlabel="share of tokens kept at each stage", ylabel="speed-up over dense")
-    axes.legend(fontsize=7)
-    figure.savefig(path, dpi=150)
+    describe(axes, f"{SHORT.get(dense.model, dense.model)} pruned, {dense.img_size} px", KEPT, "speed-up over dense")
+    label_ends(axes, ends)
+    save(figure, path, note, {})
 
 
-def write(folder: Path, name: str, rival: str, sizes: Sequence[int], shares: Sequence[float], rounds: int) -> None:
-    """Measure, and write ``speed.json``, ``speed.png`` and ``speed_kept.png``."""
+def measure(name: str, rival: str, sizes: Sequence[int], shares: Sequence[float], rounds: int) -> dict[str, Any]:
+    """All that the pictures show, as plain data."""
     by_size, by_share = measure_sizes(name, rival, sizes, rounds), measure_shares(name, shares, rounds)
-    folder.mkdir(parents=True, exist_ok=True)
-    draw_sizes(by_size, folder / "speed.png")
-    draw_shares(by_share, shares, folder / "speed_kept.png")
-    found = {
+    return {
         "machine": examine(),
         "rounds": rounds,
         "sizes": [asdict(t) for t in by_size],
         "shares": {preset: [asdict(t) for t in timings] for preset, timings in by_share.items()},
     }
-    (folder / "speed.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+def draw(folder: Path, found: dict[str, Any]) -> None:
+    """``speed.png`` and ``speed_kept.png`` of what :func:`measure` found."""
+    by_size = [Timing(**t) for t in found["sizes"]]
+    by_share = {preset: [Timing(**t) for t in timings] for preset, timings in found["shares"].items()}
+    machine = found["machine"]
+    simd = machine["instruction set"].split()[0]
+    note = f"float32, batch 1, random weights, {machine['torch threads']} threads, {simd}; medians of {found['rounds']} rounds"
+    draw_sizes(by_size, folder / "speed.png", note)
+    draw_shares(by_share, [float(t.case.split()[-1]) for t in by_share["top"][1:]], folder / "speed_kept.png", note)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time against image size and against the share of tokens kept.")
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "docs", help="folder of the results")
     parser.add_argument("--rounds", type=int, default=9, help="how often each case runs")
+    parser.add_argument("--draw", action="store_true", help="only draw the speed.json that is in the folder")
     arguments = parser.parse_args()
-    native.keep_freed_memory()
-    write(arguments.out, VIM, DEIT, SIZES, SHARES, arguments.rounds)
+    results = arguments.out / "speed.json"
+    if not arguments.draw:
+        native.keep_freed_memory()
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        found = measure(VIM, DEIT, SIZES, SHARES, arguments.rounds)
+        results.write_text(json.dumps(found, indent=1) + "\n")
+    draw(arguments.out, json.loads(results.read_text()))
 
 
 if __name__ == "__main__":

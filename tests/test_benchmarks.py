@@ -1,11 +1,14 @@
 import json
 
-from benchmarks.speed import write
+import pytest
+
+from benchmarks.plots import spread
+from benchmarks.speed import draw, measure
 
 
-def test_speed_is_measured_written_and_drawn(tmp_path):
-    write(tmp_path, "vim_micro", "test_vit", sizes=[32, 64], shares=[0.8, 0.5], rounds=1)
-    found = json.loads((tmp_path / "speed.json").read_text())
+def test_speed_is_measured_and_drawn(tmp_path):
+    found = json.loads(json.dumps(measure("vim_micro", "test_vit", sizes=[32, 64], shares=[0.8, 0.5], rounds=1)))
+    draw(tmp_path, found)
     assert [(t["model"], t["case"], t["img_size"]) for t in found["sizes"]] == [
         (name, case, size)
         for size in (32, 64)
@@ -18,3 +21,16 @@ def test_speed_is_measured_written_and_drawn(tmp_path):
         assert [t["case"] for t in pruned] == [f"{preset}, 0.8", f"{preset}, 0.5"]
     for picture in ("speed.png", "speed_kept.png"):
         assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("levels", "expected"),
+    [
+        ([0.1, 0.5, 0.9], [0.1, 0.5, 0.9]),
+        ([0.5, 0.5], [0.45, 0.55]),
+        ([0.5, 0.52, 0.54], [0.42, 0.52, 0.62]),
+        ([0.0, 0.01, 0.9], [-0.045, 0.055, 0.9]),
+    ],
+)
+def test_labels_are_spread_as_little_as_it_takes(levels, expected):
+    assert spread(levels, 0.1) == pytest.approx(expected)

@@ -184,7 +184,7 @@ def demo(
     images = embedded_test_images()
     with bar("measuring", len(demo_runs.MODELS) * -(-len(images) // demo_runs.BATCH)) as advance:
         rows = [row for name in demo_runs.MODELS for row in demo_runs.measure(name, images, lambda: advance(None))]
-    sample = images[:3]
+    sample = images[:2]
     pruned = {
         f"{name} {preset}": prune(
             create_model(name, pretrained=True), preset, keep=dict.fromkeys(demo_runs.STAGES, 0.7)
