@@ -8,16 +8,21 @@ Letters, for the whole library: ``b`` images, ``l`` tokens now in the sequence, 
 from skimba.tokens.gathers import flat_rows, group_sum, take
 from skimba.tokens.groups import Groups
 from skimba.tokens.layout import Alignment, Layout, ScanOrder
+from skimba.tokens.restore import RESTORE, Restore, Shown, start_restore
 from skimba.tokens.tokens import ScanRecord, Tokens
 
 __all__ = [
+    "RESTORE",
     "Alignment",
     "Groups",
     "Layout",
+    "Restore",
     "ScanOrder",
     "ScanRecord",
+    "Shown",
     "Tokens",
     "flat_rows",
     "group_sum",
+    "start_restore",
     "take",
 ]
