@@ -66,7 +66,7 @@ def count_flops(
     exact = convention == "exact"
     size = model.img_size if img_size is None else img_size
     height, width = (size, size) if isinstance(size, int) else size
-    if images is None and getattr(model.reducer, "counts_by_image", False):
+    if images is None and model.reducer is not None and model.reducer.counts_by_image:
         raise ValueError("how many tokens stay depends on the images here: count on some, images=…")
     twin = _without_data(model) if images is None else copy.deepcopy(model).eval()
     counts: dict[str, int] = {}
@@ -101,15 +101,22 @@ def _counter(counts: dict[str, int], name: str, formula: Formula, exact: bool) -
     return count
 
 
-class _CountingReducer:
+class _CountingReducer(Reducer):
     """A model's own reducer, its matrix products counted where the convention is exact."""
 
     def __init__(self, reducer: Reducer, counts: dict[str, int], exact: bool) -> None:
         self.reducer, self.counts, self.exact = reducer, counts, exact
-        self.head_only = getattr(reducer, "head_only", False)
+
+    @property
+    def head_only(self) -> bool:
+        return self.reducer.head_only
+
+    @property
+    def scorer(self) -> nn.Module | None:
+        return self.reducer.scorer
 
     def reads_scan(self, block: int) -> bool:
-        return bool(self.reducer.reads_scan(block))
+        return self.reducer.reads_scan(block)
 
     def __call__(self, tokens: Tokens, block: int) -> Tokens | Groups:
         with FlopCounterMode(display=False) as counter:

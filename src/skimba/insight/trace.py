@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from skimba.models import TokenModel, with_reducer
+from skimba.models import Reducer, TokenModel, with_reducer
 from skimba.tokens import Groups, Tokens
 
 
@@ -20,7 +20,7 @@ def trace(model: TokenModel, images: Tensor) -> list[Tokens]:
     stages: list[Tokens] = [model.embed(images)]
     reducer = model.reducer
 
-    class Recorder:
+    class Recorder(Reducer):
         def reads_scan(self, block: int) -> bool:
             return reducer is not None and reducer.reads_scan(block)
 
