@@ -18,6 +18,7 @@ ROWS = (
     ("store",),
     ("pruning",),
     ("cost",),
+    ("dense",),
     ("models",),
     ("layers",),
     ("tokens",),

@@ -87,6 +87,16 @@ class TokenModel(nn.Module):
             self.shares_weights = False
         return super()._apply(fn, recurse)
 
+    @property
+    def patch_size(self) -> int:
+        """Side of a patch in pixels."""
+        raise NotImplementedError
+
+    @property
+    def patch_stride(self) -> int:
+        """Distance of patches in pixels; less than their side where they overlap."""
+        raise NotImplementedError
+
     def embed(self, images: Tensor) -> Tokens:
         """``(b c height width)`` -> all tokens."""
         raise NotImplementedError

@@ -102,14 +102,15 @@ def load_checkpoint(model: nn.Module, path: str | Path, *, reset_head: bool = Fa
         elif reset_head and name.startswith("head."):
             found[name] = own[name]
             reinitialised.append(name)
-    if problems := _mismatches(found, own):
+    if problems := mismatches(found, own):
         hint = " (reset_head=True starts the head afresh)" if any(" head." in p for p in problems) else ""
         raise ValueError(f"{path} does not fit {type(model).__name__}: " + "; ".join(problems) + hint)
     model.load_state_dict(found)
     return LoadReport(resized, reinitialised)
 
 
-def _mismatches(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
+def mismatches(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
+    """In what the names and shapes of a state dict differ from the model's own, in words; empty if in nothing."""
     problems = []
     for kind, names in (("missing", own.keys() - found.keys()), ("unexpected", found.keys() - own.keys())):
         if names:

@@ -45,6 +45,15 @@ class PlainMambaBlock(nn.Module):
         return self.dw(grid.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
+def raster_tokens(images: Tensor, stem: ConvStem, pos_embed: Tensor, grid: tuple[int, int], in_chans: int) -> Tokens:
+    """All tokens of images ``(b in_chans height width)``, in raster order; ``pos_embed`` is for ``grid``."""
+    check_images(images, in_chans, stem.patch_size)
+    patches = stem(images)  # (b h w d)
+    found = (patches.shape[1], patches.shape[2])
+    x = patches.flatten(1, 2) + fit_positions(pos_embed, grid, found, has_class=False)
+    return Tokens(x, Layout(found, device=x.device))
+
+
 class _Backbone(nn.Module):
     """The parameters under the official prefix ``backbone.``."""
 
@@ -107,13 +116,19 @@ class PlainMamba(TokenModel):
         """The blocks."""
         return self.backbone.layers
 
+    @property
+    def patch_size(self) -> int:
+        """Side of a patch in pixels."""
+        return self.backbone.patch_embed.patch_size
+
+    @property
+    def patch_stride(self) -> int:
+        """Distance of patches in pixels."""
+        return self.patch_size
+
     def embed(self, images: Tensor) -> Tokens:
         """``(b c height width)`` -> all tokens, in raster order."""
-        check_images(images, self.in_chans, self.backbone.patch_embed.patch_size)
-        patches = self.backbone.patch_embed(images)  # (b h w d)
-        grid = (patches.shape[1], patches.shape[2])
-        x = patches.flatten(1, 2) + fit_positions(self.backbone.pos_embed, self.grid, grid, has_class=False)
-        return Tokens(x, Layout(grid, device=x.device))
+        return raster_tokens(images, self.backbone.patch_embed, self.backbone.pos_embed, self.grid, self.in_chans)
 
     def forward_head(self, tokens: Tokens) -> Tensor:
         """Logits ``(b num_classes)`` from the mean over all positions."""

@@ -89,6 +89,16 @@ class VisionMamba(TokenModel):
                 if name.endswith("out_proj.weight"):
                     parameter.div_(depth**0.5)
 
+    @property
+    def patch_size(self) -> int:
+        """Side of a patch in pixels."""
+        return self.patch_embed.patch_size
+
+    @property
+    def patch_stride(self) -> int:
+        """Distance of patches in pixels."""
+        return self.patch_embed.stride
+
     def embed(self, images: Tensor) -> Tokens:
         """``(b c height width)`` -> all tokens, the class token in the middle."""
         check_images(images, self.in_chans, self.patch_embed.patch_size)

@@ -1,0 +1,57 @@
+"""Weights of dense models: strictly by name, and a checkpoint of another task is named as such."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from skimba.dense.model import DenseModel
+from skimba.models.checkpoint import mismatches, read_state_dict
+
+# What a checkpoint's names begin with, for each kind of model that has some.
+KINDS = {
+    "a Mask R-CNN (skimba.mask_rcnn)": "roi_head.",
+    "a RetinaNet, which skimba does not have": "bbox_head.",
+    "a UperNet (skimba.upernet)": "decode_head.",
+    "a classifier (skimba.create_model)": "head.",
+}
+
+
+def load_dense(model: DenseModel, path: str | Path, fresh: Sequence[str] = ()) -> list[str]:
+    """Load weights into a detector or segmenter, strictly.
+
+    Args:
+        path: see :func:`skimba.models.read_state_dict`.
+        fresh: beginnings of the names of parameters that may have another shape and then stay as they are.
+
+    Returns:
+        Names of those that stayed.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a file that is no checkpoint, a checkpoint of another task, or names or shapes that do not match; the model
+            is then unchanged.
+    """
+    found, own = read_state_dict(path), model.state_dict()
+    kind, expected = _kind(found), _kind(own)
+    if kind != expected:
+        raise ValueError(f"{path} holds the weights of {kind}, and this is {expected}")
+    kept = [
+        name
+        for name in own.keys() & found.keys()
+        if found[name].shape != own[name].shape and name.startswith(tuple(fresh))
+    ]
+    found |= {name: own[name] for name in kept}
+    if problems := mismatches(found, own):
+        raise ValueError(f"{path} does not fit this {type(model).__name__}: " + "; ".join(problems))
+    model.load_state_dict(found)
+    return sorted(kept)
+
+
+def _kind(state: Mapping[str, Tensor]) -> str:
+    for kind, beginning in KINDS.items():
+        if any(name.startswith(beginning) for name in state):
+            return kind
+    return "an unknown kind of model"
