@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from typing import TypeVar
+
+from torch import Tensor
 
 from skimba.dense.backbones import DenseBackbone
+from skimba.models.sharing import SharedWeights, shared_twin
 
 
-class DenseModel(nn.Module):
+class DenseModel(SharedWeights):
     """A detector or a segmenter.
 
     Attributes:
@@ -29,3 +32,13 @@ class DenseModel(nn.Module):
     def img_size(self) -> tuple[int, int]:
         """Height and width of the picture that costs are counted on if none is given."""
         raise NotImplementedError
+
+
+Dense = TypeVar("Dense", bound=DenseModel)
+
+
+def with_backbone(model: Dense, backbone: DenseBackbone) -> Dense:
+    """A model with the same heads, on the same weights, and another backbone; the one given stays as it is."""
+    twin = shared_twin(model)
+    twin.backbone = backbone
+    return twin

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-import sys
-from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-import torch
 from torch import Tensor, nn
 
+from skimba.models.sharing import SharedWeights, shared_twin
 from skimba.tokens import Groups, Tokens
-
-if sys.version_info >= (3, 11):
-    from typing import Self
-else:
-    from typing_extensions import Self  # torch's own dependency
 
 # Last parts of the names of parameters without weight decay: rates and skips of the recurrence, and what marks tokens.
 NOT_DECAYED = frozenset({"A_log", "A_b_log", "D", "D_b", "direction_Bs", "pos_embed", "cls_token"})
@@ -53,7 +45,7 @@ class Reducer(Protocol):
 REDUCER_MEMBERS = ("head_only", "counts_by_image", "scorer", "reads_scan", "__call__")
 
 
-class TokenModel(nn.Module):
+class TokenModel(SharedWeights):
     """The way of an image through a model.
 
     A model defines ``embed`` (images to tokens), ``layers`` (the blocks), ``forward_head`` (tokens to logits) and the ``grid``
@@ -79,13 +71,6 @@ class TokenModel(nn.Module):
         self.in_chans, self.num_classes, self.num_features = in_chans, num_classes, embed_dim
         self.pretrained_cfg: dict[str, Any] = {}
         self.reducer: Reducer | None = None
-        self.shares_weights = False  # whether a model made by with_reducer may hold the same parameters
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        if self.shares_weights and _changes(self, fn):
-            _own_parameters(self)
-            self.shares_weights = False
-        return super()._apply(fn, recurse)
 
     @property
     def patch_size(self) -> int:
@@ -138,13 +123,7 @@ Model = TypeVar("Model", bound=TokenModel)
 
 
 def with_reducer(model: Model, reducer: Reducer | None) -> Model:
-    """A model with the same weights and another reducer; the one given stays as it is.
-
-    Every module is copied, with the hooks it has, so later hooks, ``train()``, ``eval()`` and replaced parts of one model do not
-    reach the other. Parameters and buffers are the same tensors: gradients, ``requires_grad``, an optimiser's step,
-    ``load_state_dict`` and a BatchNorm's running mean show in both. A change of dtype or device of one model gives it parameters
-    of its own and leaves the other as it is; an optimiser made before that still holds the common ones. Convert the model, not
-    its parts. For a frozen teacher take ``copy.deepcopy``.
+    """A model with the same weights and another reducer; the one given stays as it is (see :func:`shared_twin`).
 
     Raises:
         TypeError: ``reducer`` lacks a part of the protocol.
@@ -154,48 +133,9 @@ def with_reducer(model: Model, reducer: Reducer | None) -> Model:
         raise TypeError(
             f"a reducer has {', '.join(REDUCER_MEMBERS)}; {type(reducer).__name__} has no {', '.join(missing)}"
         )
-    model.shares_weights = True
-    twin = _module_twin(model, {})
+    twin = shared_twin(model)
     twin._modules.pop("scorer", None)
     if reducer is not None and reducer.scorer is not None:
         twin.scorer = reducer.scorer
     twin.reducer = reducer
     return twin
-
-
-Module = TypeVar("Module", bound=nn.Module)
-
-
-def _module_twin(module: Module, seen: dict[int, Any]) -> Module:
-    """A copy of a tree of modules on the same tensors. ``seen``: twins by the id of their original, for what is used twice."""
-    if id(module) in seen:
-        return seen[id(module)]
-    twin = copy.copy(module)
-    seen[id(module)] = twin
-    for name, value in vars(module).items():  # the tables of parameters, hooks and settings
-        if isinstance(value, dict | list | set):
-            object.__setattr__(twin, name, copy.copy(value))
-    for name, child in module._modules.items():
-        twin._modules[name] = None if child is None else _module_twin(child, seen)
-    return twin
-
-
-def _changes(model: nn.Module, convert: Callable[[Tensor], Tensor]) -> bool:
-    """Whether a conversion changes the dtype or the device of any tensor of the model."""
-    kinds = {(tensor.dtype, tensor.device) for tensor in (*model.parameters(), *model.buffers())}
-    probes = [torch.empty(0, dtype=dtype, device=device) for dtype, device in kinds]
-    return any(convert(probe) is not probe for probe in probes)
-
-
-def _own_parameters(model: nn.Module) -> None:
-    """Replace the model's parameters by others on the same memory: torch converts a parameter in place."""
-    own: dict[int, nn.Parameter] = {}
-    for module in model.modules():
-        for name, parameter in module._parameters.items():
-            if parameter is None:
-                continue
-            if id(parameter) not in own:
-                mine = nn.Parameter(parameter.detach(), parameter.requires_grad)
-                mine.grad = None if parameter.grad is None else parameter.grad.detach()
-                own[id(parameter)] = mine
-            module._parameters[name] = own[id(parameter)]
