@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from skimba.tokens import Alignment, Layout, Tokens
+from skimba.tokens import HOLD, NONE, Layout, Tokens
 from skimba.tokens.restore import RESTORE, start_restore
 
 GRID = (3, 4)
@@ -13,7 +13,7 @@ def tokens_of(extra=None, batch=2, width=5, seed=0):
     generator = torch.Generator().manual_seed(seed)
     length = 12 + (extra is not None)
     x, residual = (torch.randn(batch, length, width, generator=generator) for _ in range(2))
-    return Tokens(x, Layout(GRID, class_position=extra, device=torch.device("cpu")), residual)
+    return Tokens(x, Layout(GRID, () if extra is None else (extra,), device=torch.device("cpu")), residual)
 
 
 def halved(tokens, merge, seed=1):
@@ -21,12 +21,11 @@ def halved(tokens, merge, seed=1):
     generator = torch.Generator().manual_seed(seed)
     batch, length = tokens.x.shape[:2]
     score = torch.rand(batch, length, generator=generator)
-    if tokens.layout.class_position is not None:
-        score = score.scatter(1, tokens.layout.class_index(batch, score.device), 2.0)
+    score = score.masked_fill(tokens.is_extra, 2.0)
     kept = score.argsort(1, descending=True)[:, : length - 6].sort(1).values
     heir = torch.randint(kept.shape[1], (batch, length), generator=generator)
     heir = heir.scatter(1, kept, torch.arange(kept.shape[1]).expand_as(kept))
-    return (tokens.merge if merge else tokens.keep)(kept, heir, Alignment("hold", "held"))
+    return (tokens.merge if merge else tokens.keep)(kept, heir, HOLD)
 
 
 def changed(tokens, amount):
@@ -90,7 +89,7 @@ def test_after_two_reductions_without_a_change_details_survive(way):
     first = tokens_of()
     second = halved(first, merge=False)
     kept = torch.arange(3).expand(2, -1)
-    third = second.keep(kept, torch.tensor([0, 1, 2, 0, 1, 2]).expand(2, -1), Alignment("hold", "held"))
+    third = second.keep(kept, torch.tensor([0, 1, 2, 0, 1, 2]).expand(2, -1), HOLD)
     shown = start_restore(way).reduced(first, second).reduced(second, third).show(third).full()
     same = torch.isclose(shown, first.stream).all()
     assert bool(same) == way.startswith("last")
@@ -110,7 +109,7 @@ def test_rows_of_the_memory_are_the_rows_of_the_batch(way):
 def test_a_way_that_needs_owners_says_so(way):
     before = tokens_of()
     kept = torch.arange(6).expand(2, -1)
-    after = before.keep(kept, None, Alignment())
+    after = before.keep(kept, None, NONE)
     with pytest.raises(ValueError, match=f"restore '{way}' needs positions with owners"):
         start_restore(way).reduced(before, after).show(after)
 

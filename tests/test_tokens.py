@@ -1,14 +1,12 @@
 import torch
 
-from skimba.tokens import Alignment, Layout, Tokens
-
-NONE = Alignment()
+from skimba.tokens import NONE, Layout, Tokens
 
 
 def tokens(residual=True):
     torch.manual_seed(0)
     x, r = torch.randn(2, 2, 7, 3)
-    return Tokens(x, Layout((2, 3), class_position=3), r if residual else None)
+    return Tokens(x, Layout((2, 3), (3,)), r if residual else None)
 
 
 def test_dense_tokens_scatter_to_their_grid():
@@ -39,7 +37,7 @@ def test_ownership_passes_on_over_stages():
     second = first.keep(torch.tensor([[0, 2, 3]] * 2), torch.tensor([[0, 0, 1, 2]] * 2), NONE)
     assert second.owner.tolist() == [[0, 0, 0, 1, 2, 2, 2]] * 2
     assert second.position.tolist() == [[0, 3, 5]] * 2
-    assert second.layout.class_rank.tolist() == [1, 1]
+    assert second.extra_places.tolist() == [[1], [1]]
 
 
 def test_merging_in_steps_gives_the_mean_over_all_positions_owned():

@@ -11,7 +11,7 @@ def test_the_mask_shows_the_tokens_that_are_left(model, images):
     assert [kept_mask(tokens).sum((1, 2)).tolist() for tokens in stages] == [[48] * 3, [24] * 3, [12] * 3]
     last = stages[-1]
     full = [
-        p for p in range(last.layout.full_length) if p != last.class_position
+        p for p in range(last.layout.full_length) if p not in last.layout.extras
     ]  # positions of the grid, in raster order
     for image in range(3):
         kept = [p in last.position[image].tolist() for p in full]
@@ -33,7 +33,7 @@ def test_the_map_names_the_token_of_every_position(model, images):
     found = token_map(held)
     assert found.min() >= 0  # every position has an owner
     size = torch.nn.functional.one_hot(found.flatten(1), held.x.shape[1]).sum(1)
-    image_token = held.position != held.class_position
+    image_token = ~held.is_extra
     assert torch.equal(size[image_token], held.layout.size[image_token].long())
     missing = token_map(decayed) < 0
     assert torch.equal(missing, ~kept_mask(decayed))

@@ -6,34 +6,34 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from skimba.layers.alignment import align_conv1d, align_conv2d, scan_time
+from skimba.layers.alignment import align_conv1d, align_conv2d
 from skimba.ops import causal_conv1d, depthwise_conv2d, selective_scan
-from skimba.tokens import Alignment, Layout, group_sum, take
-from skimba.tokens.walks import snake_orders
+from skimba.tokens import DECAY, HOLD, NONE, Alignment, Layout, group_sum, take
+from skimba.tokens.walks import full_walk
 
 GRID = (5, 6)
 FULL, KEPT, WIDTH, STATES, BATCH = 30, 11, 4, 3, 2
-DECAY, HOLD = Alignment("decay", "zeros"), Alignment("hold", "held")
-ORDERS = ("forward", "backward", "snake0", "snake1", "snake2", "snake3")
+ORDERS = ("forward", "backward", "snake", "snake_up", "snake_columns", "snake_columns_left", "rows_back", "columns")
 
 
-def random_layout(alignment, seed=0, class_position=None):
+def random_layout(alignment, seed=0, extras=()):
     """A layout of KEPT tokens of FULL positions, different in each image, each position owned by a random token."""
     generator = torch.Generator().manual_seed(seed)
-    full = FULL + (class_position is not None)
+    full = FULL + len(extras)
     position = torch.stack([torch.randperm(full, generator=generator)[:KEPT].sort().values for _ in range(BATCH)])
     owner = torch.randint(KEPT, (BATCH, full), generator=generator)
     owner.scatter_(1, position, torch.arange(KEPT).expand(BATCH, -1))
-    return Layout(GRID, class_position, position, owner, alignment)
+    return Layout(GRID, extras, position, owner, alignment)
 
 
 def order_of(layout, name):
     """A scan of the layout, and the positions of the full sequence in the order in which that scan visits them."""
-    if name.startswith("snake"):
-        number = int(name[-1])
-        return layout.snake_orders[number], snake_orders(*GRID)[0][number]
     walk = torch.arange(layout.full_length)
-    return (layout.line_orders[0], walk) if name == "forward" else (layout.line_orders[1], walk.flip(0))
+    if name == "forward":
+        return layout.line_orders[0], walk
+    if name == "backward":
+        return layout.line_orders[1], walk.flip(0)
+    return layout.order(name), torch.tensor(full_walk(name, layout.grid, layout.extras))
 
 
 def visited(layout, order):
@@ -51,17 +51,17 @@ def test_orders_visit_the_kept_tokens_as_the_full_walk_does(name):
         assert visited(layout, order)[image].tolist() == [p for p in walk.tolist() if p in kept]
 
 
-@pytest.mark.parametrize("gap_delta", ["previous", "own", "bias"])
+@pytest.mark.parametrize(("rule", "gap_delta"), [("decay", "previous"), ("decay_own", "own"), ("decay_bias", "bias")])
 @pytest.mark.parametrize("name", ORDERS)
-def test_decay_is_the_full_scan_without_input_at_missing_positions(name, gap_delta):
+def test_decay_is_the_full_scan_without_input_at_missing_positions(name, rule, gap_delta):
     torch.manual_seed(0)
-    layout = random_layout(replace(DECAY, gap_delta=gap_delta))
+    layout = random_layout(Alignment(rule, "zeros"))
     order, walk = order_of(layout, name)
     u, delta = torch.randn(2, BATCH, KEPT, WIDTH, dtype=torch.float64)
     B, C = torch.randn(2, BATCH, KEPT, STATES, dtype=torch.float64)
     A, bias = -torch.rand(WIDTH, STATES, dtype=torch.float64), torch.randn(WIDTH, dtype=torch.float64)
     # scan_time computes in float32, so the identity holds to its rounding.
-    time = scan_time(layout.alignment, order, delta, bias)
+    time = layout.alignment.scan.time(order, delta, bias)
     got = selective_scan(u, delta, A, B, C, None, None, bias, reverse=order.reverse, **time)
     for image in range(BATCH):
         steps = range(KEPT - 1, -1, -1) if order.reverse else range(KEPT)
@@ -87,7 +87,7 @@ def test_decay_is_the_full_scan_without_input_at_missing_positions(name, gap_del
 def test_hold_scales_the_step_by_the_positions_that_the_visited_token_owns(name):
     layout = random_layout(HOLD)
     order, _ = order_of(layout, name)
-    time = scan_time(layout.alignment, order, torch.randn(BATCH, KEPT, WIDTH), torch.zeros(WIDTH))
+    time = layout.alignment.scan.time(order, torch.randn(BATCH, KEPT, WIDTH), torch.zeros(WIDTH))
     assert time.keys() == {"step"}
     step = time["step"]
     step = step.flip(1) if order.reverse else step
@@ -137,7 +137,7 @@ def test_hold_equals_the_dense_convolution_where_owned_tokens_are_equal_and_adja
     runs = torch.tensor([3, 1, 5, 2, 6, 1, 4, 8])
     owner = torch.repeat_interleave(torch.arange(len(runs)), runs)[None]
     position = (runs.cumsum(0) - runs)[None]
-    layout = Layout(GRID, None, position, owner, HOLD)
+    layout = Layout(GRID, (), position, owner, HOLD)
     x = torch.randn(1, len(runs), WIDTH)
     for aligned, dense in convolutions(layout):
         over_runs = group_sum(dense(take(x, owner)), owner, len(runs)) / runs[:, None]
@@ -145,7 +145,7 @@ def test_hold_equals_the_dense_convolution_where_owned_tokens_are_equal_and_adja
 
 
 def test_condensed_convolution_sees_the_kept_tokens_side_by_side():
-    layout = random_layout(Alignment("none", "condensed"))
+    layout = random_layout(NONE)
     x = torch.randn(BATCH, KEPT, WIDTH)
     weight, bias = torch.randn(WIDTH, 4), torch.randn(WIDTH)
     torch.testing.assert_close(align_conv1d(layout, x, weight, bias, False), causal_conv1d(x, weight, bias))

@@ -30,7 +30,7 @@ def test_any_image_size_runs(model, size):
 
 def test_class_token_stands_in_the_middle_of_any_grid():
     tokens = randomise(TINY["vim"]()).embed(torch.zeros(1, 3, 40, 24))
-    assert tokens.layout.class_position == 30
+    assert tokens.layout.extras == (30,)
     assert tokens.x.shape[1] == 61
 
 

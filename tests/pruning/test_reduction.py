@@ -34,6 +34,10 @@ HOLD = Alignment("hold", "held")
 CLASS = 6
 
 
+def extras(class_position):
+    return () if class_position is None else (class_position,)
+
+
 def some_tokens(class_position=CLASS, image_tokens=12, batch=3, seed=0):
     generator = torch.Generator().manual_seed(seed)
     length = image_tokens + (class_position is not None)
@@ -41,7 +45,7 @@ def some_tokens(class_position=CLASS, image_tokens=12, batch=3, seed=0):
     y = torch.randn(2, batch, length, 8, generator=generator)
     delta = torch.rand(2, batch, length, 8, generator=generator)
     record = ScanRecord(tuple(y), tuple(delta), (torch.zeros(8), torch.ones(8)))
-    return Tokens(x, Layout((3, image_tokens // 3), class_position), residual, record)
+    return Tokens(x, Layout((3, image_tokens // 3), extras(class_position)), residual, record)
 
 
 def stage(count, name="clip", owner=most_similar, alignment=HOLD):
@@ -87,7 +91,7 @@ def test_the_class_token_keeps_its_place_where_only_tokens_before_it_go():
     for y in tokens.scan.y:
         y[:, :CLASS] -= 100
     reduced = drop(tokens, stage(8))
-    assert reduced.layout.class_rank.tolist() == [2, 2, 2]  # not the middle of nine
+    assert reduced.extra_places.tolist() == [[2], [2], [2]]  # not the middle of nine
     assert torch.equal(reduced.x[:, 2], tokens.x[:, CLASS])
 
 
@@ -259,7 +263,7 @@ def test_disorderly_reductions_keep_the_same_tokens_in_another_order():
         assert torch.equal(take(mixed.position, order), sorted_.position)
         assert torch.equal(take(mixed.x, order), sorted_.x)
         assert torch.equal(take(mixed.residual, order), sorted_.residual)
-        assert mixed.layout.class_rank.tolist() == sorted_.layout.class_rank.tolist()
+        assert mixed.extra_places.tolist() == sorted_.extra_places.tolist()
         if sorted_.owner is not None:
             assert torch.equal(take(mixed.position, mixed.owner), take(sorted_.position, sorted_.owner))
 
@@ -288,7 +292,7 @@ def test_equal_tokens_merge_at_no_change_of_their_value():
 @pytest.mark.parametrize("grid", [(3, 4), (4, 3), (2, 6), (12, 1)])
 def test_the_two_sides_are_the_fields_of_a_checkerboard(grid, class_position):
     tokens = some_tokens(class_position)
-    tokens = replace(tokens, layout=Layout(grid, class_position))
+    tokens = replace(tokens, layout=Layout(grid, extras(class_position)))
     kept = checkerboard(tokens, stage(6)).position[0].tolist()
     image = [p - (class_position is not None and p > CLASS) for p in kept if p != class_position]
     assert len({(cell // grid[1] + cell % grid[1]) % 2 for cell in image}) == 1

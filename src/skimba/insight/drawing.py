@@ -35,9 +35,7 @@ def kept_mask(tokens: Tokens) -> Tensor:
     """``(b h w)`` bool: the image positions whose own token is still there."""
     full = torch.zeros(tokens.x.shape[0], tokens.layout.full_length, dtype=torch.bool, device=tokens.x.device)
     full.scatter_(1, tokens.position, True)
-    if tokens.class_position is not None:
-        full = torch.cat([full[:, : tokens.class_position], full[:, tokens.class_position + 1 :]], 1)
-    return full.unflatten(1, tokens.grid)
+    return tokens.layout.image_part(full)
 
 
 def token_map(tokens: Tokens) -> Tensor:

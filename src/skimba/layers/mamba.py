@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skimba.layers.alignment import align_conv1d, align_conv2d, scan_time
+from skimba.layers.alignment import align_conv1d, align_conv2d
 from skimba.ops import selective_scan
 from skimba.tokens import Layout, ScanOrder, ScanRecord, take
 
@@ -92,14 +92,14 @@ class VimMixer(Mixer):
         self.dt_proj_b = time_projection(self.rank, self.inner)
 
     def forward(
-        self, hidden: Tensor, layout: Layout, record: bool = False, class_only: bool = False
+        self, hidden: Tensor, layout: Layout, record: bool = False, extras_only: bool = False
     ) -> tuple[Tensor, ScanRecord | None]:
         """``hidden (b l d)`` -> ``(b l d)``, and what the scans computed if ``record``.
 
-        With ``class_only`` the class token's ``(b 1 d)``, and nothing is recorded.
+        With ``extras_only`` that of the extra tokens ``(b x d)``, and nothing is recorded.
         """
-        if class_only:
-            return self._class_token(hidden, layout), None
+        if extras_only:
+            return self._extra_tokens(hidden, layout), None
         x, z = self.in_proj(hidden).chunk(2, dim=-1)  # (b l e) each
         forward, backward = layout.line_orders
         ys, deltas = zip(
@@ -109,20 +109,19 @@ class VimMixer(Mixer):
         )
         out = self.out_proj(sum_scans(ys, keep_parts=record))
         # The mean of the directions, on the narrower side of the projection.
-        # compat: Vim-B's present code lost this halving to a misspelt keyword; its checkpoint was trained with it.
         out = out.mul_(0.5)
         if not record:
             return out, None
         return out, ScanRecord(ys, deltas, (self.dt_proj.bias, self.dt_proj_b.bias))
 
-    def _class_token(self, hidden: Tensor, layout: Layout) -> Tensor:
-        """The class token's output ``(b 1 d)`` alone: of the others no gate and no output is computed, and each scan ends at
-        the class token (in a batch whose images have it in different places, at the last of them)."""
+    def _extra_tokens(self, hidden: Tensor, layout: Layout) -> Tensor:
+        """The extra tokens' output ``(b x d)`` alone: of the others no gate and no output is computed, and a scan ends where
+        no image of the batch has a class token further on."""
         weight_x, weight_z = self.in_proj.weight.chunk(2)
         x = F.linear(hidden, weight_x)
         forward, backward = layout.line_orders
-        first, last = layout.class_range
-        rank = layout.class_index(len(hidden), hidden.device)
+        first, last = layout.extra_range
+        rank = layout.extra_places(hidden.shape[0], hidden.device)
         until, onward = slice(last + 1), slice(first, None)
         y, _ = self._scan(x, None, layout, forward, self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D, until)
         y_b, _ = self._scan(
@@ -151,7 +150,7 @@ class VimMixer(Mixer):
         order = order.window(part)
         dt, B, C = x_proj(c).split_with_sizes([self.rank, self.state_size, self.state_size], dim=-1)
         delta = F.linear(dt, dt_proj.weight)
-        time = scan_time(layout.alignment, order, delta, dt_proj.bias)
+        time = layout.alignment.scan.time(order, delta, dt_proj.bias)
         bias, reverse = dt_proj.bias, order.reverse
         y = selective_scan(c, delta, A_log, B, C, D, z, bias, reverse=reverse, log_A=True, **time)
         return y, delta
@@ -159,6 +158,8 @@ class VimMixer(Mixer):
 
 class PlainMambaMixer(Mixer):
     """Four scans along continuous walks over the grid (PlainMamba, arXiv 2403.17695; github ChenhongyiYang/PlainMamba)."""
+
+    walks = ("snake", "snake_up", "snake_columns", "snake_columns_left")
 
     def __init__(self, embed_dim: int, state_size: int = 16, kernel_size: int = 7, expand: int = 2) -> None:
         super().__init__(embed_dim, state_size, expand, bias=True)
@@ -174,7 +175,7 @@ class PlainMambaMixer(Mixer):
         dt, B, C = self.x_proj(c).split_with_sizes([self.rank, self.state_size, self.state_size], dim=-1)
         delta = F.linear(dt, self.dt_proj.weight)
         delta_bias = 2 * self.dt_proj.bias  # compat: the official code adds it twice, in dt_proj and in the scan
-        ys = [self._scan(c, delta, delta_bias, B, C, layout, order) for order in layout.snake_orders]
+        ys = [self._scan(c, delta, delta_bias, B, C, layout, walk) for walk in self.walks]
         gate = F.silu(z)
         out = self.out_proj(sum_scans(ys, keep_parts=record) * gate)
         if not record:
@@ -189,18 +190,18 @@ class PlainMambaMixer(Mixer):
         B: Tensor,
         C: Tensor,
         layout: Layout,
-        order: ScanOrder,
+        walk: str,
     ) -> Tensor:
         """One walk: the ungated output ``(b l e)`` in sequence order."""
-        assert order.move is not None
-        time = scan_time(layout.alignment, order, delta, delta_bias)
+        order = layout.order(walk)
+        time = layout.alignment.scan.time(order, delta, delta_bias)
         # compat: only the input is brought into the order of the walk; delta, B and C stay in raster order (step j of the
         # walk uses those of the j-th token), as the official weights were trained.
         return selective_scan(
             c,
             delta,
             self.A_log,
-            B + self.direction_Bs[order.move].to(B.dtype),
+            B + self.direction_Bs[layout.move(walk)].to(B.dtype),
             C,
             self.D,
             None,

@@ -98,24 +98,24 @@ class TokenModel(SharedWeights):
         """The tokens after the last block, before the final norm; in groups where not all images have equally many."""
         return self._blocks(self.embed(images), 0)
 
-    def _blocks(self, tokens: Tokens, done: int, class_only: bool = False) -> Tokens | Groups:
-        """The blocks after the first ``done``; with ``class_only`` the last one computes nothing but the class token."""
+    def _blocks(self, tokens: Tokens, done: int, extras_only: bool = False) -> Tokens | Groups:
+        """The blocks after the first ``done``; with ``extras_only`` the last one computes nothing but the extra tokens."""
         reducer = self.reducer
         for number in range(done + 1, len(self.layers) + 1):
-            if class_only and number == len(self.layers):
-                return self.layers[-1](tokens, class_only=True)
+            if extras_only and number == len(self.layers):
+                return self.layers[-1](tokens, extras_only=True)
             tokens = self.layers[number - 1](tokens, record=reducer is not None and reducer.reads_scan(number))
             if reducer is not None:
                 reduced = reducer(tokens, number)
                 if isinstance(reduced, Groups):
-                    return reduced.map(partial(self._blocks, done=number, class_only=class_only))
+                    return reduced.map(partial(self._blocks, done=number, extras_only=extras_only))
                 tokens = reduced
         return tokens
 
     def forward(self, images: Tensor) -> Tensor:
         """``(b c height width)`` -> logits ``(b num_classes)``."""
-        class_only = self.class_token_count > 0 and self.reducer is not None and self.reducer.head_only
-        features = self._blocks(self.embed(images), 0, class_only)
+        extras_only = self.class_token_count > 0 and self.reducer is not None and self.reducer.head_only
+        features = self._blocks(self.embed(images), 0, extras_only)
         return features.join(self.forward_head) if isinstance(features, Groups) else self.forward_head(features)
 
 

@@ -15,7 +15,7 @@ from skimba.layers.patch_embed import PatchEmbed, fit_positions, insert_middle
 from skimba.models.base import TokenModel
 from skimba.models.variants import FASHION, MICRO, MICRO_SCENES, SCENES, HubFile, build, check_images, linear_drop_path
 from skimba.ops import add_rms_norm
-from skimba.tokens import Layout, Tokens
+from skimba.tokens import Layout, Tokens, take
 
 NORM_EPS = 1e-5
 __all__ = ["VimBlock", "VisionMamba"]
@@ -30,15 +30,15 @@ class VimBlock(nn.Module):
         self.norm = nn.RMSNorm(embed_dim, eps=NORM_EPS)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, tokens: Tokens, record: bool = False, class_only: bool = False) -> Tokens:
-        """All tokens after the block, or the class token alone."""
+    def forward(self, tokens: Tokens, record: bool = False, extras_only: bool = False) -> Tokens:
+        """All tokens after the block, or the extra ones alone."""
         x = tokens.x if tokens.residual is None else self.drop_path(tokens.x)
         normed, residual = add_rms_norm(x, tokens.residual, self.norm.weight, NORM_EPS)
         layout = tokens.layout
-        mixed, scan = self.mixer(normed, layout, record, class_only)
+        mixed, scan = self.mixer(normed, layout, record, extras_only)
         after = Tokens(normed, layout, residual)
-        if class_only:
-            after = after.keep(layout.class_index(len(x), x.device), None, layout.alignment)
+        if extras_only:
+            after = after.keep(tokens.extra_places, None, layout.alignment)
         return replace(after, x=mixed, scan=scan)
 
 
@@ -104,14 +104,13 @@ class VisionMamba(TokenModel):
         check_images(images, self.in_chans, self.patch_embed.patch_size)
         patches = self.patch_embed(images)  # (b h w d)
         grid = (patches.shape[1], patches.shape[2])
-        x = insert_middle(patches.flatten(1, 2), self.cls_token.expand(len(images), -1, -1))
+        x = insert_middle(patches.flatten(1, 2), self.cls_token.expand(images.shape[0], -1, -1))
         x = x + fit_positions(self.pos_embed, self.grid, grid, has_class=True)
-        return Tokens(x, Layout(grid, class_position=grid[0] * grid[1] // 2, device=x.device))
+        return Tokens(x, Layout(grid, (grid[0] * grid[1] // 2,), device=x.device))
 
     def forward_head(self, tokens: Tokens) -> Tensor:
         """Logits ``(b num_classes)`` from the class token."""
-        rank, image = tokens.layout.class_rank, torch.arange(len(tokens.x), device=tokens.x.device)
-        stream = tokens.stream[image, rank]  # (b d)
+        stream = take(tokens.stream, tokens.extra_places)[:, 0]  # (b d)
         return self.head(self.norm_f(stream.to(self.norm_f.weight.dtype)).to(self.head.weight.dtype))
 
 

@@ -2,7 +2,7 @@
 
 Every function takes ``(tokens, count, seed)`` — the tokens after a block with ``tokens.scan``, what its scans computed; how many
 image tokens will stay; a seed for this stage — and returns a score ``(b l)``, the larger the more important, from each image
-alone. The score of a class token is not looked at.
+alone. The score of an extra token is not looked at.
 """
 
 from __future__ import annotations
@@ -58,14 +58,10 @@ def random(tokens: Tokens, count: int, seed: int) -> Tensor:
 
 def even(tokens: Tokens, count: int, seed: int) -> Tensor:
     """1 for ``count`` image tokens spread evenly over the present sequence, 0 for the others."""
-    batch, length = tokens.x.shape[:2]
     present = tokens.layout.image_count
-    rank = torch.arange(length, device=tokens.x.device).expand(batch, length)
-    class_rank = tokens.layout.class_rank
-    if class_rank is not None:  # count past the class token
-        first = class_rank[:, None] if isinstance(class_rank, Tensor) else class_rank
-        rank = rank - (rank > first).long()
-    return ((rank + 1) * count // present - rank * count // present).float()
+    rank = torch.arange(present, device=tokens.x.device).expand(tokens.x.shape[0], -1)
+    score = ((rank + 1) * count // present - rank * count // present).float()
+    return torch.zeros(tokens.x.shape[:2], device=tokens.x.device).scatter(1, tokens.image_places, score)
 
 
 def sum_directions(scores: list[Tensor]) -> Tensor:

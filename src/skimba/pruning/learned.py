@@ -60,9 +60,7 @@ class LearnedImportance(nn.Module):
     def forward(self, tokens: Tokens, block: int) -> Tensor:
         """Log odds ``(b l)`` float32 that each token stays after that block."""
         predictor = self.predictors[str(block)]
-        is_image = torch.ones(tokens.x.shape[:2], device=tokens.x.device)
-        if tokens.class_position is not None:
-            is_image = (tokens.position != tokens.class_position).float()
+        is_image = (~tokens.is_extra).float()
         dtype = next(predictor.parameters()).dtype
         return predictor(tokens.stream.to(dtype), is_image).float()
 

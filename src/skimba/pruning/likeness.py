@@ -35,9 +35,10 @@ def hidden(tokens: Tokens, a: Tensor, b: Tensor) -> Tensor:
 def ward(tokens: Tokens, a: Tensor, b: Tensor) -> Tensor:
     """``-(1 - cosine) · s_a s_b / (s_a + s_b)``, s the positions owned: Ward's criterion for joining clusters (J. Am. Stat.
     Assoc. 58, 1963) with the cosine distance of the stream. Ours: large owners grow only where little is lost. Pairs on two
-    sides of a class token come late: what one of them tells would reach the class token from the wrong side.
+    sides of a class token come late: what one of them tells would reach the class token from the wrong side; of several extra
+    tokens, the share of those that stand between counts.
     """
-    distance = 1 - cosine(tokens, a, b) + _apart_by_class(tokens, a, b)
+    distance = 1 - cosine(tokens, a, b) + _share_between(tokens, a, b)
     size = tokens.layout.size
     if size is None:
         return -distance / 2
@@ -45,12 +46,12 @@ def ward(tokens: Tokens, a: Tensor, b: Tensor) -> Tensor:
     return -distance * (size_a * size_b / (size_a + size_b))
 
 
-def _apart_by_class(tokens: Tokens, a: Tensor, b: Tensor) -> Tensor | int:
-    """``(b i j)`` whether the class token stands between; 0 without one."""
-    if tokens.class_position is None:
+def _share_between(tokens: Tokens, a: Tensor, b: Tensor) -> Tensor | int:
+    """``(b i j)`` the share of the extra tokens that stand between; 0 without any."""
+    if not (count := len(tokens.layout.extras)):
         return 0
-    after = tokens.position > tokens.class_position
-    return (take(after, a)[:, :, None] != take(after, b)[:, None]).to(tokens.x.dtype)
+    before = tokens.extras_before
+    return (take(before, a)[:, :, None] - take(before, b)[:, None]).abs().to(tokens.x.dtype) / count
 
 
 def local(tokens: Tokens, a: Tensor, b: Tensor) -> Tensor:
@@ -62,18 +63,23 @@ def local(tokens: Tokens, a: Tensor, b: Tensor) -> Tensor:
 
 
 def local_window(tokens: Tokens) -> Tensor:
-    """``(b l)`` number of the window of the grid in which each token sits; -1 for the class token."""
-    row, column = grid_place(tokens)
-    number = row // WINDOW * tokens.grid[1] + column // WINDOW
-    class_position = tokens.class_position
-    return number if class_position is None else number.masked_fill(tokens.position == class_position, -1)
+    """``(b l)`` number of the window of the grid (of its frame) in which each token sits; -1 for extra tokens."""
+    *frame, row, column = grid_place(tokens)
+    height, width = tokens.grid[-2:]
+    number = row // WINDOW * width + column // WINDOW
+    for time in frame:
+        number = number + time * height * width
+    return number.masked_fill(tokens.is_extra, -1)
 
 
-def grid_place(tokens: Tokens) -> tuple[Tensor, Tensor]:
-    """``(b l)`` row and column of each token on the grid; what the class token's are means nothing."""
-    position, class_position = tokens.position, tokens.class_position
-    cell = position if class_position is None else position - (position > class_position).long()
-    return cell // tokens.grid[1], cell % tokens.grid[1]
+def grid_place(tokens: Tokens) -> tuple[Tensor, ...]:
+    """``(b l)`` along each axis of the grid the place of each token (row and column); of extra tokens it means nothing."""
+    rest = tokens.position - tokens.extras_before if tokens.layout.extras else tokens.position
+    places: list[Tensor] = []
+    for size in reversed(tokens.grid[1:]):
+        places.append(rest % size)
+        rest = rest // size
+    return (rest, *reversed(places))
 
 
 LIKENESS: dict[str, Likeness] = {"cosine": cosine, "ward": ward, "hidden": hidden, "local": local}

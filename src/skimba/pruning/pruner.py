@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from skimba.layers.alignment import CONVOLUTION, GAP_DELTA, SCAN_TIME
 from skimba.models import TokenModel, with_reducer
 from skimba.pruning.calibration import calibrate, keep_for_flops, keep_for_speedup
 from skimba.pruning.importance import IMPORTANCE, READS_NO_SCAN, Importance
@@ -31,10 +30,11 @@ from skimba.pruning.reduction import (
 )
 from skimba.pruning.schedule import COUNT_STEP, COUNTS, STAGES, Keep, paper_schedule, stage_count
 from skimba.pruning.selection import SELECTION, Selection
-from skimba.tokens import Alignment, Groups, Tokens
+from skimba.tokens import ALIGNMENTS, CONV_RULES, Alignment, Groups, Tokens
 
 Model = TypeVar("Model", bound=TokenModel)
 ALIGN_CONV = {"none": "condensed", "decay": "zeros", "hold": "held"}  # the convolution that goes with each alignment
+GAP_DELTA = {"previous": "decay", "own": "decay_own", "bias": "decay_bias"}  # the scan rule of each
 LEAST_SHARE = 0.05  # that a target may ask a stage to keep
 
 
@@ -72,7 +72,8 @@ class Pruner:
             conv = ALIGN_CONV.get(self.method.align, "held")  # type: ignore[arg-type]
         elif conv is False:
             conv = "condensed"
-        return Alignment(self.method.align, conv, self.method.gap_delta)
+        scan = GAP_DELTA[self.method.gap_delta] if self.method.align == "decay" else self.method.align
+        return Alignment(scan, conv)
 
     @property
     def counts_by_image(self) -> bool:
@@ -107,7 +108,7 @@ class Pruner:
         layout = tokens.layout
         if self.counts_by_image and share < 1:
             return self._reduce_by_image(tokens, block, share)
-        return self._reduce(tokens, block, stage_count(layout.image_count, share, layout.class_position is not None))
+        return self._reduce(tokens, block, stage_count(layout.image_count, share, len(layout.extras) > 0))
 
     def _reduce(self, tokens: Tokens, block: int, count: int) -> Tokens:
         if count >= tokens.layout.image_count:
@@ -300,9 +301,9 @@ def _check_method(method: Method) -> None:
     entry(SELECTION, method.selection, "selection")
     entry(OWNER, method.owner, "owner")
     entry(LIKENESS, method.likeness, "likeness")
-    entry(SCAN_TIME, method.align, "align")
+    entry(ALIGNMENTS, method.align, "align")
     if not isinstance(method.align_conv, bool):
-        entry(CONVOLUTION, method.align_conv, "align_conv")
+        entry(CONV_RULES, method.align_conv, "align_conv")
     if method.counts != "share":
         entry(COUNTS, method.counts, "counts")
     if method.gap_delta not in GAP_DELTA:

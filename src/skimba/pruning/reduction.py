@@ -1,7 +1,7 @@
 """How tokens are taken out of a sequence: dropped, merged into their owner, or matched in pairs.
 
-What remains stands in scan order, the class token at its true place, owning only itself. The reductions in :data:`DISORDERS`
-leave the image tokens in another order, as methods made for attention do, to show what that costs.
+What remains stands in scan order, the extra tokens (class token, registers) at their true places, owning only themselves. The
+reductions in :data:`DISORDERS` leave the image tokens in another order, as methods made for attention do: what that costs.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Tensor
 from skimba.pruning.likeness import Likeness, cosine, grid_place
 from skimba.pruning.selection import Selection, top
 from skimba.tokens import Alignment, Tokens, take
+from skimba.tokens.walks import full_walk
 
 DISTANCE_COST = 0.1  # chosen on 1,000 training images of Fashion-MNIST among 0.02, 0.1, 0.5
 Owner = Callable[[Tokens, Tensor, Tensor], Tensor]
@@ -42,24 +43,17 @@ class Stage:
     likeness: Likeness = cosine
 
 
-def is_class(tokens: Tokens, index: Tensor) -> Tensor:
-    """Whether each of the tokens ``index (b i)`` is the class token."""
-    if tokens.class_position is None:
-        return torch.zeros_like(index, dtype=torch.bool)
-    return take(tokens.position, index) == tokens.class_position
-
-
 def most_similar(tokens: Tokens, gone: Tensor, kept: Tensor) -> Tensor:
     """Place in ``kept (b k)`` of the token whose stream is most similar (by cosine) to each of ``gone (b i)``."""
     likeness = cosine(tokens, gone, kept)
-    return likeness.masked_fill(is_class(tokens, kept)[:, None], -torch.inf).argmax(-1)
+    return likeness.masked_fill(take(tokens.is_extra, kept)[:, None], -torch.inf).argmax(-1)
 
 
 def nearest(tokens: Tokens, gone: Tensor, kept: Tensor) -> Tensor:
     """Place in ``kept (b k)`` of the token whose position in the sequence is nearest to each of ``gone (b i)``."""
     position = tokens.position
     distance = (take(position, gone)[:, :, None] - take(position, kept)[:, None]).abs()
-    return distance.masked_fill(is_class(tokens, kept)[:, None], tokens.layout.full_length).argmin(-1)
+    return distance.masked_fill(take(tokens.is_extra, kept)[:, None], tokens.layout.full_length).argmin(-1)
 
 
 def similar_near(tokens: Tokens, gone: Tensor, kept: Tensor) -> Tensor:
@@ -69,17 +63,12 @@ def similar_near(tokens: Tokens, gone: Tensor, kept: Tensor) -> Tensor:
     row, column = grid_place(tokens)
     steps = sum((take(place, gone)[:, :, None] - take(place, kept)[:, None]).abs() for place in (row, column))
     likeness = cosine(tokens, gone, kept) - DISTANCE_COST * steps
-    return likeness.masked_fill(is_class(tokens, kept)[:, None], -torch.inf).argmax(-1)
+    return likeness.masked_fill(take(tokens.is_extra, kept)[:, None], -torch.inf).argmax(-1)
 
 
 def _image_tokens(tokens: Tokens) -> Tensor:
-    """``(b m)`` places of the image tokens: all but the class token's."""
-    image = torch.arange(tokens.layout.image_count, device=tokens.x.device).expand(tokens.x.shape[0], -1)
-    rank = tokens.layout.class_rank
-    if rank is None:
-        return image
-    first = rank[:, None] if isinstance(rank, Tensor) else rank
-    return image + (image >= first).long()
+    """``(b m)`` places of the image tokens: all but the extra ones."""
+    return tokens.image_places
 
 
 def _split(tokens: Tokens, stage: Stage) -> tuple[Tensor, Tensor]:
@@ -98,7 +87,8 @@ def _split(tokens: Tokens, stage: Stage) -> tuple[Tensor, Tensor]:
 
 def _partition(goes: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Places where ``goes (b l)`` is false and those, ``count`` in every row, where it is true, each in order."""
-    order = goes.byte().argsort(dim=1, stable=True)
+    length = goes.shape[1]  # keys that differ: the order does not hang on whether a sort is stable
+    order = (goes * length + torch.arange(length, device=goes.device)).argsort(dim=1)
     stays = goes.shape[1] - count
     return order[:, :stays], order[:, stays:]
 
@@ -114,7 +104,7 @@ def drop(tokens: Tokens, stage: Stage) -> Tokens:
     """Keep the most important tokens; the values of the rest vanish. With ``hold`` their positions go to an owner."""
     kept, gone = _split(tokens, stage)
     heir = None
-    if stage.alignment.scan == "hold" or stage.alignment.conv == "held":
+    if stage.alignment.needs_owner:
         heir = heirs(kept, gone, stage.owner(tokens, gone, kept))
     return tokens.keep(kept, heir, stage.alignment)
 
@@ -145,7 +135,7 @@ def hybrid(tokens: Tokens, stage: Stage) -> Tokens:
     from ``x`` and merges in the residual stream only. Source: ToR (arXiv 2410.14725), which leaves open which half is which.
     """
     kept, gone = _split(tokens, stage)
-    likeness = cosine(tokens, gone, kept).masked_fill(is_class(tokens, kept)[:, None], -torch.inf)
+    likeness = cosine(tokens, gone, kept).masked_fill(take(tokens.is_extra, kept)[:, None], -torch.inf)
     best, owner = likeness.max(-1)
     vanishing = take(gone, best.argsort(dim=1, stable=True)[:, : gone.shape[1] // 2])
     worth = torch.ones(tokens.x.shape[:2], device=gone.device).scatter(1, vanishing, 0.0)
@@ -182,10 +172,10 @@ def bipartite_by_side(tokens: Tokens, stage: Stage) -> Tokens:
 
 def _snake(tokens: Tokens) -> Tensor:
     """``(b m)`` places of the image tokens along a walk over the grid that takes every second row backwards."""
-    image, width = _image_tokens(tokens), tokens.grid[1]
-    row, column = (take(place, image) for place in grid_place(tokens))
-    column = torch.where(row % 2 == 1, width - 1 - column, column)
-    return take(image, (row * width + column).argsort(dim=1))
+    image = _image_tokens(tokens)
+    cell = take(tokens.position - tokens.extras_before, image)
+    step = torch.tensor(full_walk("snake", tokens.grid, ()).argsort(), device=cell.device)[cell]
+    return take(image, step.argsort(dim=1))
 
 
 def _match(tokens: Tokens, stage: Stage, walk: Walk) -> Tokens:

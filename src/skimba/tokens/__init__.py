@@ -2,23 +2,43 @@
 
 Letters, for the whole library: ``b`` images, ``l`` tokens now in the sequence, ``L`` positions of the full sequence,
 ``d`` model width, ``e`` inner width (scan channels), ``n`` state size, ``r`` rank of the time step, ``k`` kernel size,
-``h w`` grid, ``c`` image channels. In code the two lengths are ``length`` and ``full_length``.
+``h w`` grid, ``t`` frames, ``c`` image channels, ``m`` image tokens, ``x`` extra tokens (a class token, registers). In code
+the two lengths are ``length`` and ``full_length``.
 """
 
+from skimba.tokens.alignment import (
+    ALIGNMENTS,
+    CONV_RULES,
+    DECAY,
+    HOLD,
+    NONE,
+    SCAN_RULES,
+    Alignment,
+    ConvRule,
+    ScanRule,
+)
 from skimba.tokens.gathers import flat_rows, group_sum, take
 from skimba.tokens.groups import Groups
-from skimba.tokens.layout import Alignment, Layout, ScanOrder
+from skimba.tokens.layout import Layout, ScanOrder
 from skimba.tokens.restore import RESTORE, Restore, Shown, start_restore
 from skimba.tokens.tokens import ScanRecord, Tokens
 
 __all__ = [
+    "ALIGNMENTS",
+    "CONV_RULES",
+    "DECAY",
+    "HOLD",
+    "NONE",
     "RESTORE",
+    "SCAN_RULES",
     "Alignment",
+    "ConvRule",
     "Groups",
     "Layout",
     "Restore",
     "ScanOrder",
     "ScanRecord",
+    "ScanRule",
     "Shown",
     "Tokens",
     "flat_rows",

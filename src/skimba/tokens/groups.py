@@ -32,7 +32,7 @@ class Groups:
             inner = (
                 result
                 if isinstance(result, Groups)
-                else Groups((torch.arange(len(mine), device=mine.device),), (result,))
+                else Groups((torch.arange(mine.shape[0], device=mine.device),), (result,))
             )
             rows += [mine[further] for further in inner.rows]
             parts += inner.parts

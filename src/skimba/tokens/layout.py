@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import Any
+import math
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from skimba.tokens.alignment import NONE, Alignment
 from skimba.tokens.gathers import group_sum, take
-from skimba.tokens.walks import snake_orders
-
-
-@dataclass(frozen=True)
-class Alignment:
-    """What the layers do about positions whose token is gone; keys of (or entries for) the tables in
-    :mod:`skimba.layers.alignment`.
-
-    Attributes:
-        scan: ``"none"``, ``"decay"`` or ``"hold"``: the time that a scan lets pass.
-        conv: ``"condensed"``, ``"zeros"`` or ``"held"``: what a convolution finds at a missing position.
-        gap_delta: with ``decay``, the time step of a missing position: that of the ``"previous"`` kept token in the scan,
-            of its ``"own"`` (the next kept token), or of the time step's ``"bias"`` alone.
-    """
-
-    scan: str | Callable[..., Any] = "none"
-    conv: str | Callable[..., Any] = "condensed"
-    gap_delta: str = "previous"
+from skimba.tokens.once import once
+from skimba.tokens.walks import Grid, full_walk, moves
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,14 +24,12 @@ class ScanOrder:
             (0 for the first, whose state is zero anyway); None if no token is gone.
         size: ``(b l)`` float32, number of positions that a visited token owns; None if nothing is owned by another.
         index: ``(b l)`` or ``(l)`` int32, the token that step j visits; None if the scan follows the sequence.
-        move: ``(b l)`` or ``(l)`` direction code of step j (see :func:`skimba.tokens.walks.snake_orders`).
         reverse: run from the last step to the first. ``missing`` then counts towards the following token.
     """
 
     missing: Tensor | None = None
     size: Tensor | None = None
     index: Tensor | None = None
-    move: Tensor | None = None
     reverse: bool = False
 
     def window(self, steps: slice) -> ScanOrder:
@@ -61,9 +43,12 @@ class ScanOrder:
 class Layout:
     """Where the tokens of a sequence sit. It changes only when tokens are removed.
 
+    The full sequence holds the cells of the grid in raster order and, at any places among them, extra tokens: a class token,
+    registers. Extra tokens are never removed and own no position but their own.
+
     Attributes:
-        grid: ``(h, w)`` of the image positions.
-        class_position: position of the class token in the full sequence; None if the model has none.
+        grid: ``(h, w)`` of the image, ``(t, h, w)`` of a clip.
+        extras: positions of the extra tokens in the full sequence, ascending.
         position: ``(b l)`` int64: the position of each token in the full sequence, ascending unless :meth:`Tokens.rearrange`
             changed it; None while dense.
         owner: ``(b L)`` int64: the token (0 … l-1) that owns each position; None if positions have no owner.
@@ -71,16 +56,16 @@ class Layout:
         device: where scan orders are wanted.
     """
 
-    grid: tuple[int, int]
-    class_position: int | None = None
+    grid: Grid
+    extras: tuple[int, ...] = ()
     position: Tensor | None = None
     owner: Tensor | None = None
-    alignment: Alignment = field(default_factory=Alignment)
+    alignment: Alignment = NONE
     device: torch.device | None = None
 
     @property
     def full_length(self) -> int:
-        return self.grid[0] * self.grid[1] + (self.class_position is not None)
+        return math.prod(self.grid) + len(self.extras)
 
     @property
     def length(self) -> int:
@@ -88,8 +73,8 @@ class Layout:
 
     @property
     def image_count(self) -> int:
-        """Tokens now in the sequence, without the class token."""
-        return self.length - (self.class_position is not None)
+        """Tokens now in the sequence, without extra ones."""
+        return self.length - len(self.extras)
 
     def positions(self, batch: int, device: torch.device) -> Tensor:
         """``(b l)`` position of every token, also while dense."""
@@ -97,76 +82,120 @@ class Layout:
             return self.position
         return torch.arange(self.full_length, device=device).expand(batch, -1)
 
-    @cached_property
+    def extra_places(self, batch: int, device: torch.device) -> Tensor:
+        """``(b x)`` int64: places of the extra tokens in the present sequence, ascending."""
+        extras = torch.tensor(self.extras, dtype=torch.int64, device=device)
+        if self.position is None:
+            return extras.expand(batch, -1)
+        return (self.position[:, None] == extras[:, None]).byte().argmax(2)
+
+    def image_places(self, batch: int, device: torch.device) -> Tensor:
+        """``(b m)`` int64: places of the image tokens in the present sequence, ascending."""
+        place = torch.arange(self.image_count, device=device).expand(batch, -1)
+        if not self.extras:
+            return place
+        extra = self.extra_places(batch, device)
+        before = extra - torch.arange(len(self.extras), device=device)  # image tokens before each extra one
+        return place + (place[:, :, None] >= before[:, None]).sum(2)
+
+    def extras_before(self, batch: int, device: torch.device) -> Tensor:
+        """``(b l)`` int64: how many extra tokens of the full sequence stand before the position of each token."""
+        position = self.positions(batch, device)
+        extras = torch.tensor(self.extras, dtype=torch.int64, device=device)
+        return (position[..., None] > extras).sum(-1)
+
+    def image_part(self, full: Tensor) -> Tensor:
+        """``(b L ...)`` values of all positions -> ``(b h w ...)`` those of the image, or ``(b t h w ...)``."""
+        if self.extras:
+            edges = (-1, *self.extras, self.full_length)
+            parts = [full[:, a + 1 : b] for a, b in pairwise(edges)]
+            full = torch.cat(parts, 1)
+        return full.unflatten(1, self.grid)
+
+    @once
     def size(self) -> Tensor | None:
         """``(b l)`` float32: how many positions each token owns; None if every token owns just its own."""
         if self.owner is None:
             return None
         return group_sum(torch.ones_like(self.owner, dtype=torch.float32), self.owner, self.length)
 
-    @cached_property
+    @once
     def owner_source(self) -> Tensor | None:
         """``(b L)`` int32: every position shows its owner (see :mod:`skimba.ops.source`); None without owners."""
         return None if self.owner is None else self.owner.int()
 
-    @cached_property
+    @once
     def position_source(self) -> Tensor | None:
         """``(b L)`` int32: positions of present tokens show these, the others -1; None while dense."""
         if self.position is None:
             return None
         rank = torch.arange(self.length, dtype=torch.int32, device=self.position.device).expand_as(self.position)
-        source = rank.new_full((len(rank), self.full_length), -1)
+        source = rank.new_full((rank.shape[0], self.full_length), -1)
         return source.scatter(1, self.position, rank)
 
-    @cached_property
-    def class_rank(self) -> Tensor | int | None:
-        """Place of the class token in the present sequence: ``(b)`` int64, one number while dense, or None."""
-        if self.class_position is None or self.position is None:
-            return self.class_position
-        return (self.position == self.class_position).byte().argmax(1)
+    @once
+    def extra_range(self) -> tuple[int, int]:
+        """Places between which all extra tokens of the batch stand: as narrow as can be where they are one class token that
+        can be looked up at no cost, else the whole sequence."""
+        if len(self.extras) != 1:
+            return 0, self.length - 1
+        if self.position is None:
+            return self.extras[0], self.extras[0]
+        if not _is_readable(self.position):
+            return 0, self.length - 1
+        place = self.extra_places(self.position.shape[0], self.position.device)
+        return int(place.min()), int(place.max())
 
-    def class_index(self, batch: int, device: torch.device) -> Tensor:
-        """``(b 1)`` int64: :attr:`class_rank` as an index of :func:`take`."""
-        rank = self.class_rank
-        assert rank is not None
-        return rank[:, None] if isinstance(rank, Tensor) else torch.full((batch, 1), rank, device=device)
-
-    @cached_property
-    def class_range(self) -> tuple[int, int]:
-        """The least and the largest place of a class token in the sequences of the batch."""
-        rank = self.class_rank
-        if isinstance(rank, Tensor):
-            return (0, self.length - 1) if rank.is_meta else (int(rank.min()), int(rank.max()))
-        assert rank is not None
-        return rank, rank
-
-    @cached_property
+    @once
     def line_orders(self) -> tuple[ScanOrder, ScanOrder]:
-        """Vim's two scans: along the sequence, and back."""
+        """The two scans of a bidirectional model: along the sequence, and back."""
         if self.position is None:
             return ScanOrder(), ScanOrder(reverse=True)
         between = (self.position.diff(dim=1) - 1).float()  # (b l-1)
-        zero = between.new_zeros(len(between), 1)
+        zero = between.new_zeros(between.shape[0], 1)
         return (
             ScanOrder(missing=torch.cat([zero, between], 1), size=self.size),
             ScanOrder(missing=torch.cat([between, zero], 1), size=self.size, reverse=True),
         )
 
-    @cached_property
-    def snake_orders(self) -> tuple[ScanOrder, ...]:
-        """PlainMamba's four scans."""
-        orders, moves = (t.to(self.device) for t in snake_orders(*self.grid))
-        return tuple(self._order(order, move) for order, move in zip(orders, moves, strict=True))
+    @once
+    def _orders(self) -> dict[str, ScanOrder]:
+        return {}
 
-    def _order(self, order: Tensor, move: Tensor) -> ScanOrder:
-        full_step = order.argsort()  # the step at which the full scan visits each position
+    @once
+    def _moves(self) -> dict[str, Tensor]:
+        return {}
+
+    def order(self, walk: str) -> ScanOrder:
+        """The scan along a walk over the grid, a key of :data:`~skimba.tokens.walks.WALKS`."""
+        known = self._orders
+        if walk not in known:
+            known[walk] = self._order(walk)
+        return known[walk]
+
+    def move(self, walk: str) -> Tensor:
+        """``(b l)`` or ``(l)`` int64: how each step of a continuous walk came to its token (:func:`~skimba.tokens.walks.moves`).
+        Without extra tokens."""
+        known = self._moves
+        if walk not in known:
+            index = self.order(walk).index
+            assert index is not None
+            entered = torch.tensor(moves(walk, self.grid), device=self.device)
+            known[walk] = entered[index.long() if self.position is None else take(self.position, index.long())]
+        return known[walk]
+
+    def _order(self, walk: str) -> ScanOrder:
+        order = torch.tensor(full_walk(walk, self.grid, self.extras), device=self.device)
         if self.position is None:
-            return ScanOrder(index=order.int(), move=move[order])
+            return ScanOrder(index=order.int())
+        full_step = order.argsort()  # the step at which the full scan visits each position
         step, index = full_step[self.position].sort(dim=1)  # (b l)
         missing = torch.cat([torch.zeros_like(step[:, :1]), step.diff(dim=1) - 1], 1).float()
-        return ScanOrder(
-            missing=missing,
-            size=None if self.size is None else take(self.size, index),
-            index=index.int(),
-            move=move[take(self.position, index)],
-        )
+        size = None if self.size is None else take(self.size, index)
+        return ScanOrder(missing=missing, size=size, index=index.int())
+
+
+def _is_readable(x: Tensor) -> bool:
+    """Whether values can be read without a wait and without fixing them in a trace."""
+    traced = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
+    return type(x) is Tensor and x.device.type == "cpu" and not traced

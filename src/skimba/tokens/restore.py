@@ -154,8 +154,7 @@ def _owner(tokens: Tokens, name: str) -> Tensor:
 
 def _image_part(tokens: Tokens, full: Tensor) -> Tensor:
     """The image positions of ``full (b L ...)``, in raster order."""
-    extra = tokens.layout.class_position
-    return full if extra is None else torch.cat([full[:, :extra], full[:, extra + 1 :]], 1)
+    return tokens.layout.image_part(full).flatten(1, len(tokens.grid))
 
 
 def start_restore(way: str | Callable[[], Restore]) -> Restore:

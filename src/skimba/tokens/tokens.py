@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from skimba.tokens.alignment import Alignment
 from skimba.tokens.gathers import group_sum, share_of_group, take
-from skimba.tokens.layout import Alignment, Layout
+from skimba.tokens.layout import Layout
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,12 +65,29 @@ class Tokens:
         return self.layout.owner
 
     @property
-    def grid(self) -> tuple[int, int]:
+    def grid(self) -> tuple[int, ...]:
         return self.layout.grid
 
     @property
-    def class_position(self) -> int | None:
-        return self.layout.class_position
+    def image_places(self) -> Tensor:
+        """``(b m)`` places of the image tokens, ascending."""
+        return self.layout.image_places(self.x.shape[0], self.x.device)
+
+    @property
+    def extra_places(self) -> Tensor:
+        """``(b x)`` places of the extra tokens, ascending."""
+        return self.layout.extra_places(self.x.shape[0], self.x.device)
+
+    @property
+    def is_extra(self) -> Tensor:
+        """``(b l)`` bool: whether each token is an extra one."""
+        none = torch.zeros(self.x.shape[:2], dtype=torch.bool, device=self.x.device)
+        return none.scatter(1, self.extra_places, True) if self.layout.extras else none
+
+    @property
+    def extras_before(self) -> Tensor:
+        """``(b l)`` how many extra tokens stand before each token."""
+        return self.layout.extras_before(self.x.shape[0], self.x.device)
 
     def images(self, rows: Tensor) -> Tokens:
         """Those images ``rows (i)`` of the batch."""
@@ -123,7 +141,7 @@ class Tokens:
         Args:
             slots, index: ``(b m)`` int64, the same places in two orders.
         """
-        order = torch.arange(self.x.shape[1], device=index.device).expand(len(index), -1).scatter(1, slots, index)
+        order = torch.arange(self.x.shape[1], device=index.device).expand(index.shape[0], -1).scatter(1, slots, index)
         owner = None if self.owner is None else take(order.argsort(dim=1), self.owner)
         layout = replace(self.layout, position=take(self.position, order), owner=owner)
         residual = None if self.residual is None else take(self.residual, order)
@@ -136,7 +154,7 @@ class Tokens:
             x: ``(b l d)`` what to scatter; the stream if None.
 
         Returns:
-            ``(b h w d)``.
+            ``(b h w d)``, or ``(b t h w d)``.
         """
         x = self.stream if x is None else x
         layout = self.layout
@@ -146,6 +164,4 @@ class Tokens:
             full = group_sum(x, layout.position, layout.full_length)
         else:
             full = x
-        if layout.class_position is not None:
-            full = torch.cat([full[:, : layout.class_position], full[:, layout.class_position + 1 :]], 1)
-        return full.unflatten(1, layout.grid)
+        return layout.image_part(full)

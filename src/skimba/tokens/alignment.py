@@ -1,0 +1,163 @@
+"""What is done about positions whose token is gone, as a value: how much time a scan lets pass, what a convolution finds there.
+
+``none``: missing positions do not exist, neighbours close ranks. ``decay`` (Zhan et al., "Exploring Token Pruning in Vision
+State Space Models", NeurIPS 2024): a missing position adds nothing, but its time passes and the state decays. ``hold`` (ours):
+every position keeps an owner, which stands for all the positions it owns, as a sampled continuous-time system is resampled:
+its step lasts as long as all of them, and the convolution sees it at each of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import torch.nn.functional as F
+from torch import Tensor
+
+ScanTime = dict[str, Any]  # some of `gap`, `step` and `missing`, arguments of skimba.selective_scan
+
+
+class Times(Protocol):
+    """What a scan rule reads of a :class:`~skimba.tokens.ScanOrder`."""
+
+    @property
+    def missing(self) -> Tensor | None: ...
+    @property
+    def size(self) -> Tensor | None: ...
+
+
+class Sources(Protocol):
+    """What a convolution rule reads of a :class:`~skimba.tokens.Layout`."""
+
+    @property
+    def position_source(self) -> Tensor | None: ...
+    @property
+    def owner_source(self) -> Tensor | None: ...
+
+
+@dataclass(frozen=True)
+class ScanRule:
+    """How a scan makes up for missing positions.
+
+    Attributes:
+        time: ``(order, delta, delta_bias)`` -> arguments of :func:`skimba.selective_scan`; ``delta (b l e)`` are the time
+            steps before softplus and bias, in the order of the steps, ``delta_bias (e)``.
+        by_owner: whether a token stands for all the positions it owns: then every position needs an owner, and a mean over
+            the positions counts a token for all of its own.
+    """
+
+    time: Callable[[Times, Tensor, Tensor], ScanTime]
+    by_owner: bool = True
+
+
+@dataclass(frozen=True)
+class ConvRule:
+    """What a convolution finds at a missing position.
+
+    Attributes:
+        source: ``layout`` -> ``(b L)`` int32, the token that stands at each position, -1 for zeros; or None: the convolution
+            runs over the tokens that are left.
+        by_owner: whether every position needs an owner.
+    """
+
+    source: Callable[[Sources], Tensor | None]
+    by_owner: bool = True
+
+
+Rule = TypeVar("Rule", ScanRule, ConvRule)
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """What the layers do about missing positions.
+
+    Attributes:
+        scan: a key of :data:`SCAN_RULES`, a value like those in it, or a function: ``ScanRule(function)``.
+        conv: a key of :data:`CONV_RULES`, a value like those in it, or a function: ``ConvRule(function)``.
+
+    Raises:
+        ValueError: an unknown key.
+    """
+
+    scan: ScanRule
+    conv: ConvRule
+
+    def __init__(
+        self,
+        scan: str | ScanRule | Callable[..., ScanTime] = "none",
+        conv: str | ConvRule | Callable[..., Tensor | None] = "condensed",
+    ) -> None:
+        object.__setattr__(self, "scan", _rule(scan, SCAN_RULES, ScanRule, "scan"))
+        object.__setattr__(self, "conv", _rule(conv, CONV_RULES, ConvRule, "conv"))
+
+    @property
+    def needs_owner(self) -> bool:
+        """Whether a token that goes must leave its positions to another."""
+        return self.scan.by_owner or self.conv.by_owner
+
+
+def _rule(given: Any, table: Mapping[str, Rule], kind: type[Rule], what: str) -> Rule:
+    if isinstance(given, kind):
+        return given
+    if callable(given):
+        return kind(given)
+    if given not in table:
+        raise ValueError(f"unknown {what} {given!r} of an alignment; known: {', '.join(table)}, or a function")
+    return table[given]
+
+
+def _none_time(order: Times, delta: Tensor, delta_bias: Tensor) -> ScanTime:
+    return {}
+
+
+def _decay_time(order: Times, delta: Tensor, delta_bias: Tensor) -> ScanTime:
+    """A missing position takes as long as the previous kept token in the scan. Exponents add, so a whole run of missing
+    positions folds into the next step at no cost."""
+    return {} if order.missing is None else {"missing": order.missing}
+
+
+def _decay_own_time(order: Times, delta: Tensor, delta_bias: Tensor) -> ScanTime:
+    """A missing position takes as long as the next kept token."""
+    if order.missing is None:
+        return {}
+    return {"gap": order.missing[..., None] * F.softplus(delta.float() + delta_bias)}
+
+
+def _decay_bias_time(order: Times, delta: Tensor, delta_bias: Tensor) -> ScanTime:
+    """A missing position takes what the bias of the time step alone says."""
+    return {} if order.missing is None else {"gap": order.missing[..., None] * F.softplus(delta_bias.float())}
+
+
+def _hold_time(order: Times, delta: Tensor, delta_bias: Tensor) -> ScanTime:
+    return {} if order.size is None else {"step": order.size}
+
+
+def _no_source(layout: Sources) -> None:
+    return None
+
+
+def _position_source(layout: Sources) -> Tensor | None:
+    return layout.position_source
+
+
+def _owner_source(layout: Sources) -> Tensor:
+    if layout.owner_source is None:
+        raise ValueError("a held convolution needs positions with owners, got tokens reduced without an owner")
+    return layout.owner_source
+
+
+SCAN_RULES: dict[str, ScanRule] = {
+    "none": ScanRule(_none_time, by_owner=False),
+    "decay": ScanRule(_decay_time, by_owner=False),
+    "decay_own": ScanRule(_decay_own_time, by_owner=False),
+    "decay_bias": ScanRule(_decay_bias_time, by_owner=False),
+    "hold": ScanRule(_hold_time, by_owner=True),
+}
+CONV_RULES: dict[str, ConvRule] = {
+    "condensed": ConvRule(_no_source, by_owner=False),
+    "zeros": ConvRule(_position_source, by_owner=False),
+    "held": ConvRule(_owner_source, by_owner=True),
+}
+NONE, DECAY, HOLD = Alignment("none", "condensed"), Alignment("decay", "zeros"), Alignment("hold", "held")
+ALIGNMENTS: dict[str, Alignment] = {"none": NONE, "decay": DECAY, "hold": HOLD}
