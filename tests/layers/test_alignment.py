@@ -60,7 +60,7 @@ def test_decay_is_the_full_scan_without_input_at_missing_positions(name, rule, g
     u, delta = torch.randn(2, BATCH, KEPT, WIDTH, dtype=torch.float64)
     B, C = torch.randn(2, BATCH, KEPT, STATES, dtype=torch.float64)
     A, bias = -torch.rand(WIDTH, STATES, dtype=torch.float64), torch.randn(WIDTH, dtype=torch.float64)
-    # scan_time computes in float32, so the identity holds to its rounding.
+    # the rules compute in float32, so the identity holds to its rounding.
     time = layout.alignment.scan.time(order, delta, bias)
     got = selective_scan(u, delta, A, B, C, None, None, bias, reverse=order.reverse, **time)
     for image in range(BATCH):
