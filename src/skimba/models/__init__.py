@@ -3,14 +3,17 @@
 from skimba.models.base import Reducer, TokenModel, with_reducer
 from skimba.models.checkpoint import LoadReport, load_checkpoint, read_state_dict
 from skimba.models.plain_mamba import PlainMamba
-from skimba.models.registry import list_models
+from skimba.models.registry import MODELS, list_models
+from skimba.models.variants import Variant
 from skimba.models.vim import VisionMamba
 
 __all__ = [
+    "MODELS",
     "LoadReport",
     "PlainMamba",
     "Reducer",
     "TokenModel",
+    "Variant",
     "VisionMamba",
     "list_models",
     "load_checkpoint",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -58,6 +59,7 @@ class TokenModel(SharedWeights):
         num_classes: size of the head.
 
     Attributes:
+        paper_schedule: ``{blocks: share of the tokens kept}`` as the paper prunes this model; None if no paper does.
         pretrained_cfg: timm's: how the weights expect pictures; and ``architecture`` and ``sizes`` as create_model was asked.
     """
 
@@ -71,6 +73,7 @@ class TokenModel(SharedWeights):
         self.in_chans, self.num_classes, self.num_features = in_chans, num_classes, embed_dim
         self.pretrained_cfg: dict[str, Any] = {}
         self.reducer: Reducer | None = None
+        self.paper_schedule: Mapping[int, float] | None = None
 
     @property
     def patch_size(self) -> int:

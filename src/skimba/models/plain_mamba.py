@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from timm.layers import DropPath
-from timm.models import register_model
 from torch import Tensor, nn
 
 from skimba.layers.alignment import align_grid, pool
 from skimba.layers.mamba import PlainMambaMixer
 from skimba.layers.patch_embed import ConvStem, fit_positions
 from skimba.models.base import TokenModel
-from skimba.models.variants import FASHION, MICRO, MICRO_SCENES, SCENES, HubFile, build, check_images, linear_drop_path
+from skimba.models.variants import (
+    FASHION,
+    MICRO,
+    MICRO_SCENES,
+    SCENES,
+    HubFile,
+    Variant,
+    check_images,
+    linear_drop_path,
+)
 from skimba.tokens import Layout, Tokens
-
-__all__ = ["PlainMamba", "PlainMambaBlock"]
 
 
 class PlainMambaBlock(nn.Module):
@@ -136,34 +141,42 @@ class PlainMamba(TokenModel):
 
 
 _HUB = "ChenhongyiYang/PlainMamba"
-
-
-@register_model
-def plain_mamba_l1(pretrained: bool = False, **sizes: Any) -> PlainMamba:
-    """7 M parameters, 3.0 G published FLOPs, 77.9 % ImageNet top-1 (paper)."""
-    source = HubFile(_HUB, "l1.pth")
-    return build(PlainMamba, source, pretrained, sizes, embed_dim=192, depth=24, stem_convs=1, dwconv_blocks=(0,))
-
-
-@register_model
-def plain_mamba_l2(pretrained: bool = False, **sizes: Any) -> PlainMamba:
-    """25 M parameters, 8.1 G published FLOPs, 81.6 % ImageNet top-1 (paper)."""
-    return build(PlainMamba, HubFile(_HUB, "l2.pth"), pretrained, sizes, embed_dim=384, depth=24, stem_convs=2)
-
-
-@register_model
-def plain_mamba_l3(pretrained: bool = False, **sizes: Any) -> PlainMamba:
-    """50 M parameters, 14.4 G published FLOPs, 82.3 % ImageNet top-1 (paper)."""
-    return build(PlainMamba, HubFile(_HUB, "l3.pth"), pretrained, sizes, embed_dim=448, depth=36, stem_convs=2)
-
-
-@register_model
-def plain_mamba_micro(pretrained: bool = False, **sizes: Any) -> PlainMamba:
-    """196 tokens of Fashion-MNIST (28 px, patch 2, one channel); weights come with the package."""
-    return build(PlainMamba, "plain_mamba_micro.safetensors", pretrained, sizes, FASHION, **MICRO)
-
-
-@register_model
-def plain_mamba_micro_patch4_56(pretrained: bool = False, **sizes: Any) -> PlainMamba:
-    """196 tokens of a fashion scene (56 px, patch 4, three channels); weights come with the package."""
-    return build(PlainMamba, "plain_mamba_micro_patch4_56.safetensors", pretrained, sizes, SCENES, **MICRO_SCENES)
+# The paper (Zhan et al.) gives no schedule: this one comes to 8.43 G for L3, where its table has 8.44.
+_SCHEDULE = {5: 0.725, 10: 0.725, 15: 0.725}
+VARIANTS = {
+    "plain_mamba_l1": Variant(
+        PlainMamba,
+        {"embed_dim": 192, "depth": 24, "stem_convs": 1, "dwconv_blocks": (0,)},
+        HubFile(_HUB, "l1.pth"),
+        "7 M parameters, 3.0 G published FLOPs, 77.9 % ImageNet top-1 (paper).",
+        paper_schedule=_SCHEDULE,
+    ),
+    "plain_mamba_l2": Variant(
+        PlainMamba,
+        {"embed_dim": 384, "depth": 24, "stem_convs": 2},
+        HubFile(_HUB, "l2.pth"),
+        "25 M parameters, 8.1 G published FLOPs, 81.6 % ImageNet top-1 (paper).",
+        paper_schedule=_SCHEDULE,
+    ),
+    "plain_mamba_l3": Variant(
+        PlainMamba,
+        {"embed_dim": 448, "depth": 36, "stem_convs": 2},
+        HubFile(_HUB, "l3.pth"),
+        "50 M parameters, 14.4 G published FLOPs, 82.3 % ImageNet top-1 (paper).",
+        paper_schedule=_SCHEDULE,
+    ),
+    "plain_mamba_micro": Variant(
+        PlainMamba,
+        MICRO,
+        "plain_mamba_micro.safetensors",
+        "196 tokens of Fashion-MNIST (28 px, patch 2, one channel); weights come with the package.",
+        FASHION,
+    ),
+    "plain_mamba_micro_patch4_56": Variant(
+        PlainMamba,
+        MICRO_SCENES,
+        "plain_mamba_micro_patch4_56.safetensors",
+        "196 tokens of a fashion scene (56 px, patch 4, three channels); weights come with the package.",
+        SCENES,
+    ),
+}

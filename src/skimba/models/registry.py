@@ -1,29 +1,90 @@
-"""The models by name."""
+"""The models by name: building them, here and for timm.
+
+The table :data:`MODELS` says what is ours; whatever other packages register with timm, under whatever names, does not enter it.
+"""
 
 from __future__ import annotations
 
+import inspect
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import timm
+from timm.models import register_model
 
+from skimba.models import plain_mamba, vim
 from skimba.models.base import TokenModel
 from skimba.models.checkpoint import load_checkpoint
+from skimba.models.variants import Preprocessing, Variant, fetch
 
-
-def named_model(name: str, pretrained: bool = False, checkpoint: str | Path | None = None, **sizes: Any) -> TokenModel:
-    """A dense model by name; see :func:`skimba.create_model`."""
-    if name not in list_models():
-        raise ValueError(f"unknown model {name!r}; known: {', '.join(list_models())}")
-    if pretrained and checkpoint is not None:
-        raise ValueError("give pretrained=True or checkpoint=PATH, not both")
-    model: TokenModel = timm.models.model_entrypoint(name)(pretrained=pretrained, **sizes)
-    model.pretrained_cfg |= {"architecture": name, "sizes": sizes}
-    if checkpoint is not None:
-        load_checkpoint(model, checkpoint, reset_head="num_classes" in sizes)
-    return model
+MODELS: dict[str, Variant] = {**vim.VARIANTS, **plain_mamba.VARIANTS}
+# What timm.create_model always passes, besides sizes.
+TIMM_SETTINGS = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
 
 
 def list_models() -> list[str]:
-    """Names that :func:`create_model` knows."""
-    return sorted(timm.list_models(module="vim") + timm.list_models(module="plain_mamba"))
+    """Names that :func:`skimba.create_model` knows."""
+    return sorted(MODELS)
+
+
+def named_model(name: str, pretrained: bool = False, checkpoint: str | Path | None = None, **sizes: Any) -> TokenModel:
+    """A dense model by name; see :func:`skimba.create_model`.
+
+    A head of another size than the checkpoint's starts afresh where ``num_classes`` is given, and the first convolution is
+    adapted to other channels where ``in_chans`` is given.
+    """
+    if name not in MODELS:
+        raise ValueError(f"unknown model {name!r}; known: {', '.join(list_models())}")
+    if pretrained and checkpoint is not None:
+        raise ValueError("give pretrained=True or checkpoint=PATH, not both")
+    variant = MODELS[name]
+    allowed = inspect.signature(variant.model).parameters
+    if unknown := sorted(sizes.keys() - allowed.keys()):
+        raise TypeError(f"{variant.model.__name__} takes {', '.join(allowed)}; got {', '.join(unknown)}")
+    model = variant.model(**{**variant.sizes, **sizes})
+    if len(model.layers) == variant.sizes["depth"]:
+        model.paper_schedule = variant.paper_schedule
+    model.pretrained_cfg = {**_as_timm(variant.preprocessing, model), "architecture": name, "sizes": sizes}
+    path = fetch(variant.source) if pretrained else checkpoint
+    if path is not None:
+        load_checkpoint(model, path, reset_head="num_classes" in sizes)
+    return model
+
+
+def _as_timm(preprocessing: Preprocessing, model: TokenModel) -> dict[str, Any]:
+    """How the weights expect pictures, in the terms of timm's tools."""
+    mean, std = preprocessing.mean, preprocessing.std
+    if len(mean) != model.in_chans:  # other channels than the weights know: their average serves all
+        mean, std = ((sum(values) / len(values),) * model.in_chans for values in (mean, std))
+    return {
+        "input_size": (model.in_chans, *model.img_size),
+        "num_classes": model.num_classes,
+        "interpolation": "bicubic",
+        "mean": mean,
+        "std": std,
+        "crop_pct": preprocessing.crop_share,
+    }
+
+
+def _register_with_timm(name: str, variant: Variant) -> None:
+    """``timm.create_model(name)`` makes the same model as :func:`named_model`."""
+
+    def entrypoint(pretrained: bool = False, **settings: Any) -> TokenModel:
+        given = {key: settings.pop(key, None) for key in TIMM_SETTINGS}
+        if tag := given["pretrained_cfg"]:
+            raise ValueError(f"{name} has one set of weights, without a tag; got pretrained_cfg={tag!r}")
+        overlay: Mapping[str, Any] = given["pretrained_cfg_overlay"] or {}
+        model = named_model(name, pretrained and "file" not in overlay, overlay.get("file"), **settings)
+        model.pretrained_cfg |= overlay
+        return model
+
+    entrypoint.__name__ = entrypoint.__qualname__ = name
+    entrypoint.__module__ = variant.model.__module__
+    entrypoint.__doc__ = variant.about
+    setattr(sys.modules[variant.model.__module__], name, entrypoint)
+    register_model(entrypoint)
+
+
+for _name, _variant in MODELS.items():
+    _register_with_timm(_name, _variant)

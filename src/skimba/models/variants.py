@@ -1,15 +1,15 @@
-"""What all model files need around their classes: building a variant, fetching its weights, checking its input."""
+"""What a model's name stands for: its sizes, where its weights are and how they expect a picture, the paper's schedule."""
 
 from __future__ import annotations
 
-import inspect
 import socket
 import urllib.parse
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.constants import ENDPOINT
@@ -18,7 +18,6 @@ from torch import Tensor
 
 from skimba.data import fashion_mnist, scenes
 from skimba.models.base import TokenModel
-from skimba.models.checkpoint import load_checkpoint
 
 HUB_TIMEOUT_S = 5.0
 
@@ -47,7 +46,27 @@ SCENES = Preprocessing((scenes.MEAN,) * 3, (scenes.STD,) * 3, 1.0)
 MICRO = {"img_size": 28, "patch_size": 2, "in_chans": 1, "embed_dim": 64, "depth": 8, "num_classes": 10}
 MICRO_SCENES = {**MICRO, "img_size": 56, "patch_size": 4, "in_chans": 3}
 Source = HubFile | str  # a hub file, or a file name under skimba/assets
-Model = TypeVar("Model", bound=TokenModel)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What a name stands for.
+
+    Attributes:
+        model: the class.
+        sizes: its arguments.
+        source: of the weights.
+        about: size and published figures, with their source.
+        preprocessing: what the weights expect.
+        paper_schedule: ``{blocks: share of the tokens kept}`` as the paper prunes this model; None if no paper does.
+    """
+
+    model: type[TokenModel]
+    sizes: Mapping[str, Any]
+    source: Source
+    about: str
+    preprocessing: Preprocessing = IMAGENET
+    paper_schedule: Mapping[int, float] | None = None
 
 
 def fetch(source: Source) -> Path:
@@ -85,44 +104,6 @@ def _reach_hub() -> None:
     if urllib.request.getproxies().get(hub.scheme) is None:
         port = hub.port or {"https": 443, "http": 80}[hub.scheme]
         socket.create_connection((hub.hostname, port), timeout=HUB_TIMEOUT_S).close()
-
-
-def build(
-    cls: type[Model],
-    source: Source,
-    pretrained: bool,
-    sizes: dict[str, Any],
-    preprocessing: Preprocessing = IMAGENET,
-    **defaults: Any,
-) -> Model:
-    """A variant: ``cls`` with its ``defaults``, overridden by ``sizes``, with weights if ``pretrained``.
-
-    A head of another size than the checkpoint's starts afresh, since ``num_classes`` was then asked for by name.
-    ``pretrained_cfg`` of the result says what ``preprocessing`` does, as timm's tools expect it.
-    """
-    timm_settings = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")  # always passed by timm.create_model
-    sizes = {name: value for name, value in sizes.items() if name not in timm_settings}
-    allowed = inspect.signature(cls).parameters
-    if unknown := sorted(sizes.keys() - allowed.keys()):
-        raise TypeError(f"{cls.__name__} takes {', '.join(allowed)}; got {', '.join(unknown)}")
-    model = cls(**{**defaults, **sizes})
-    model.pretrained_cfg = _as_timm(preprocessing, model.in_chans, model.img_size)
-    if pretrained:
-        load_checkpoint(model, fetch(source), reset_head="num_classes" in sizes)
-    return model
-
-
-def _as_timm(preprocessing: Preprocessing, channels: Any, size: Any) -> dict[str, Any]:
-    mean, std = preprocessing.mean, preprocessing.std
-    if len(mean) != channels:  # other channels than the weights know: their average serves all
-        mean, std = ((sum(values) / len(values),) * channels for values in (mean, std))
-    return {
-        "input_size": (channels, *size),
-        "interpolation": "bicubic",
-        "mean": mean,
-        "std": std,
-        "crop_pct": preprocessing.crop_share,
-    }
 
 
 def check_images(images: Tensor, in_chans: int, patch_size: int) -> None:

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 from timm.layers import DropPath
-from timm.models import register_model
 from torch import Tensor, nn
 
 from skimba.layers.mamba import VimMixer
 from skimba.layers.patch_embed import PatchEmbed, fit_positions, insert_middle
 from skimba.models.base import TokenModel
-from skimba.models.variants import FASHION, MICRO, MICRO_SCENES, SCENES, HubFile, build, check_images, linear_drop_path
+from skimba.models.variants import (
+    FASHION,
+    MICRO,
+    MICRO_SCENES,
+    SCENES,
+    HubFile,
+    Variant,
+    check_images,
+    linear_drop_path,
+)
 from skimba.ops import add_rms_norm
 from skimba.tokens import Layout, Tokens, take
 
 NORM_EPS = 1e-5
-__all__ = ["VimBlock", "VisionMamba"]
 
 
 class VimBlock(nn.Module):
@@ -114,51 +120,62 @@ class VisionMamba(TokenModel):
         return self.head(self.norm_f(stream.to(self.norm_f.weight.dtype)).to(self.head.weight.dtype))
 
 
-_HUB = "hustvl/Vim-{}-midclstok"
+def _hub(size: str, name: str) -> HubFile:
+    return HubFile(f"hustvl/Vim-{size}-midclstok", name)
 
 
-@register_model
-def vim_tiny_patch16_224(pretrained: bool = False, **sizes: Any) -> VisionMamba:
-    """7 M parameters, 1.45 G published FLOPs, 76.1 % ImageNet top-1 (paper)."""
-    source = HubFile(_HUB.format("tiny"), "vim_t_midclstok_76p1acc.pth")
-    return build(VisionMamba, source, pretrained, sizes, embed_dim=192, depth=24)
-
-
-@register_model
-def vim_small_patch16_224(pretrained: bool = False, **sizes: Any) -> VisionMamba:
-    """26 M parameters, 5.08 G published FLOPs, 80.5 % ImageNet top-1 (paper)."""
-    source = HubFile(_HUB.format("small"), "vim_s_midclstok_80p5acc.pth")
-    return build(VisionMamba, source, pretrained, sizes, embed_dim=384, depth=24)
-
-
-@register_model
-def vim_base_patch16_224(pretrained: bool = False, **sizes: Any) -> VisionMamba:
-    """98 M parameters, 18.87 G published FLOPs, 81.9 % ImageNet top-1 (paper)."""
-    source = HubFile(_HUB.format("base"), "vim_b_midclstok_81p9acc.pth")
-    return build(VisionMamba, source, pretrained, sizes, embed_dim=768, depth=24)
-
-
-@register_model
-def vim_tiny_patch16_stride8_224(pretrained: bool = False, **sizes: Any) -> VisionMamba:
-    """Vim-T with overlapping patches (729 tokens), 78.3 % ImageNet top-1 (official repository)."""
-    source = HubFile(_HUB.format("tiny"), "vim_t_midclstok_ft_78p3acc.pth")
-    return build(VisionMamba, source, pretrained, sizes, stride=8, embed_dim=192, depth=24)
-
-
-@register_model
-def vim_small_patch16_stride8_224(pretrained: bool = False, **sizes: Any) -> VisionMamba:
-    """Vim-S with overlapping patches (729 tokens), 81.6 % ImageNet top-1 (official repository)."""
-    source = HubFile(_HUB.format("small"), "vim_s_midclstok_ft_81p6acc.pth")
-    return build(VisionMamba, source, pretrained, sizes, stride=8, embed_dim=384, depth=24)
-
-
-@register_model
-def vim_micro(pretrained: bool = False, **sizes: Any) -> VisionMamba:
-    """196 tokens of Fashion-MNIST (28 px, patch 2, one channel); weights come with the package."""
-    return build(VisionMamba, "vim_micro.safetensors", pretrained, sizes, FASHION, **MICRO)
-
-
-@register_model
-def vim_micro_patch4_56(pretrained: bool = False, **sizes: Any) -> VisionMamba:
-    """196 tokens of a fashion scene (56 px, patch 4, three channels); weights come with the package."""
-    return build(VisionMamba, "vim_micro_patch4_56.safetensors", pretrained, sizes, SCENES, **MICRO_SCENES)
+# Zhan et al. give schedules for Vim-T (1.24 G by the published convention; their table says 1.29) and Vim-S (3.57 G). Vim-B takes
+# that of Vim-S (13.2 G, where R-MeeTo's published comparison stands).
+_NARROW = {10: 0.8, 20: 0.8}
+_WIDE = {5: 0.8, 10: 0.8, 15: 0.8}
+VARIANTS = {
+    "vim_tiny_patch16_224": Variant(
+        VisionMamba,
+        {"embed_dim": 192, "depth": 24},
+        _hub("tiny", "vim_t_midclstok_76p1acc.pth"),
+        "7 M parameters, 1.45 G published FLOPs, 76.1 % ImageNet top-1 (paper).",
+        paper_schedule=_NARROW,
+    ),
+    "vim_small_patch16_224": Variant(
+        VisionMamba,
+        {"embed_dim": 384, "depth": 24},
+        _hub("small", "vim_s_midclstok_80p5acc.pth"),
+        "26 M parameters, 5.08 G published FLOPs, 80.5 % ImageNet top-1 (paper).",
+        paper_schedule=_WIDE,
+    ),
+    "vim_base_patch16_224": Variant(
+        VisionMamba,
+        {"embed_dim": 768, "depth": 24},
+        _hub("base", "vim_b_midclstok_81p9acc.pth"),
+        "98 M parameters, 18.87 G published FLOPs, 81.9 % ImageNet top-1 (paper).",
+        paper_schedule=_WIDE,
+    ),
+    "vim_tiny_patch16_stride8_224": Variant(
+        VisionMamba,
+        {"stride": 8, "embed_dim": 192, "depth": 24},
+        _hub("tiny", "vim_t_midclstok_ft_78p3acc.pth"),
+        "Vim-T with overlapping patches (729 tokens), 7 M parameters, 78.3 % ImageNet top-1 (official repository).",
+        paper_schedule=_NARROW,
+    ),
+    "vim_small_patch16_stride8_224": Variant(
+        VisionMamba,
+        {"stride": 8, "embed_dim": 384, "depth": 24},
+        _hub("small", "vim_s_midclstok_ft_81p6acc.pth"),
+        "Vim-S with overlapping patches (729 tokens), 26 M parameters, 81.6 % ImageNet top-1 (official repository).",
+        paper_schedule=_WIDE,
+    ),
+    "vim_micro": Variant(
+        VisionMamba,
+        MICRO,
+        "vim_micro.safetensors",
+        "196 tokens of Fashion-MNIST (28 px, patch 2, one channel); weights come with the package.",
+        FASHION,
+    ),
+    "vim_micro_patch4_56": Variant(
+        VisionMamba,
+        MICRO_SCENES,
+        "vim_micro_patch4_56.safetensors",
+        "196 tokens of a fashion scene (56 px, patch 4, three channels); weights come with the package.",
+        SCENES,
+    ),
+}

@@ -36,19 +36,10 @@ COUNT_STEP = 4  # counts of single images are rounded up to multiples, so that a
 
 
 def paper_schedule(model: TokenModel) -> Keep:
-    """The paper's schedule for a model: ``{blocks: share kept}``.
-
-    Vim, 24 blocks: 0.8 after blocks 5, 10, 15 (Vim-S counts 3.57 G by the published convention); the narrow Vim-T 0.8 after
-    10 and 20 (counts 1.24 G; the paper's table says 1.29). The paper gives none for the others: Vim-B takes the schedule of
-    Vim-S (13.2 G, where R-MeeTo's published comparison stands), PlainMamba 0.725 after blocks 5, 10, 15, which comes to 8.43 G
-    for L3 (the paper: 8.44). Another depth takes stages at the quarters of its depth, 0.8 each.
-    """
-    depth = len(model.layers)
-    if model.class_token_count == 0 and depth >= 24:
-        return dict.fromkeys((5, 10, 15), 0.725)
-    if depth == 24:
-        return dict.fromkeys((10, 20) if model.num_features == 192 else (5, 10, 15), 0.8)
-    return dict.fromkeys(_quarters(depth), 0.8)
+    """The paper's schedule for a model: ``{blocks: share kept}``; where no paper has one, 0.8 after each quarter of its depth."""
+    if model.paper_schedule is not None:
+        return dict(model.paper_schedule)
+    return dict.fromkeys(_quarters(len(model.layers)), 0.8)
 
 
 def _quarters(depth: int) -> tuple[int, ...]:
