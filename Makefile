@@ -3,16 +3,20 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test slow clean
+.PHONY: demo test docs slow clean
 
 demo: $(VENV)/installed
 	$(BIN)/skimba demo
 
-test: $(VENV)/installed
+test: $(VENV)/installed docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+# Sphinx, because it reads docstrings and Markdown and checks the links between them.
+docs: $(VENV)/installed
+	$(BIN)/python -m sphinx -b html -q -W --keep-going docs build/docs
 
 slow: $(VENV)/installed
 	$(BIN)/python -m pytest -q -m slow

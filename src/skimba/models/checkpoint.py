@@ -86,11 +86,11 @@ def load_checkpoint(model: nn.Module, path: str | Path, *, reset_head: bool = Fa
 
     Args:
         model: a :class:`~skimba.models.VisionMamba` or :class:`~skimba.models.PlainMamba`.
-        path: see :func:`read_state_dict`.
+        path: see :func:`skimba.models.read_state_dict`.
         reset_head: keep the model's own (fresh) head where the checkpoint's has another number of classes.
 
     Raises:
-        FileNotFoundError, ValueError: as :func:`read_state_dict`; ValueError too if names or shapes do not match.
+        FileNotFoundError, ValueError: as :func:`skimba.models.read_state_dict`; ValueError too if names or shapes do not match.
     """
     found = read_state_dict(path)
     own = model.state_dict()

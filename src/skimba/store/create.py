@@ -16,7 +16,7 @@ def create_model(
     """A model by name, or the one that a file of :func:`skimba.save_model` holds, pruned as it was.
 
     Args:
-        name: one of :func:`list_models`, for instance ``"vim_small_patch16_224"``. If left out, ``checkpoint`` says all.
+        name: one of :func:`skimba.list_models`, for instance ``"vim_small_patch16_224"``. If left out, ``checkpoint`` says all.
         pretrained: load the official weights (downloaded from the Hugging Face Hub), or those in the package for the micro
             models.
         checkpoint: load these weights instead (see :func:`skimba.load_checkpoint`).

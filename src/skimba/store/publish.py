@@ -61,7 +61,8 @@ def load_model(path: str | Path) -> TokenModel:
     """The model, pruned as it was, that :func:`save_model` wrote.
 
     Args:
-        path: the ``.safetensors`` with its ``.json`` beside, or ``hf-hub:USER/REPOSITORY`` for what :func:`push_model` pushed.
+        path: the ``.safetensors`` with its ``.json`` beside, or ``hf-hub:USER/REPOSITORY``, pushed by
+            :func:`skimba.store.push_model`.
 
     Raises:
         FileNotFoundError: one of the files is missing.

@@ -1,0 +1,22 @@
+"""Settings of the documentation: ``make docs`` writes it to build/docs."""
+
+import skimba
+
+project = "skimba"
+author = "the authors of skimba"
+project_copyright = "2026, the authors of skimba, Apache-2.0"
+version = release = skimba.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["verdict.md"]  # part of results.md
+nitpicky = True  # a link to a function that is not documented is an error
+nitpick_ignore_regex = [("py:(class|exc|data|mod|obj)", ".*")]  # types of other libraries are named, not linked
+
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+autodoc_member_order = "bysource"
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # attributes of dataclasses would be described twice
+
+html_theme = "furo"
+html_title = "skimba"
