@@ -9,9 +9,6 @@ version = release = skimba.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["verdict.md"]  # part of results.md
-nitpicky = True  # a link to a function that is not documented is an error
-nitpick_ignore_regex = [("py:(class|exc|data|mod|obj)", ".*")]  # types of other libraries are named, not linked
-
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"

@@ -1,6 +1,7 @@
 """What README and the documentation show runs: every block of Python, every option of a command, every module and target."""
 
 import importlib.util
+import pkgutil
 import re
 import shlex
 from pathlib import Path
@@ -63,3 +64,14 @@ def test_shell_commands_exist(line):
 
 def test_the_commands_of_the_pages_are_found():
     assert len(list(shell_commands())) > 10
+
+
+def test_the_names_that_pages_link_to_exist():
+    linked = {
+        name
+        for page in (ROOT / "docs").rglob("*.md")
+        for name in re.findall(r"\{py:\w+\}`(?:[^`<]*<|~)?([\w.]+)>?`", page.read_text())
+    }
+    assert len(linked) > 5
+    for name in linked:
+        assert pkgutil.resolve_name(name).__doc__
