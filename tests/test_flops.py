@@ -2,6 +2,7 @@ import pytest
 import torch
 
 import skimba
+from skimba.layers.mamba import Mixer
 
 PUBLISHED = {
     "vim_tiny_patch16_224": 1.45,
@@ -67,6 +68,31 @@ def test_counting_leaves_the_model_as_it_was(model, images):
         skimba.count_flops(model)
         assert torch.equal(model(images), before)
     assert not any(m._forward_hooks for m in model.modules())
+
+
+def test_a_subclassed_mixer_and_a_subclassed_linear_layer_count_as_their_parents(model):
+    expected = skimba.count_flops(model, convention="exact")
+    for block in model.layers:
+        block.mixer.__class__ = type("Mine", (type(block.mixer),), {})
+    linear = type("MyLinear", (torch.nn.Linear,), {})
+    for module in model.modules():
+        if type(module) is torch.nn.Linear:
+            module.__class__ = linear
+    assert skimba.count_flops(model, convention="exact") == expected
+
+
+def test_a_mixer_that_cannot_say_its_multiply_adds_is_an_error_and_not_zero(model):
+    class Silent(Mixer):
+        def forward(self, hidden, layout, *rest):
+            return hidden, None
+
+    name = "mixer" if "mixer" in model.layers[1]._modules else "mamba"
+    setattr(model.layers[1], name, Silent(16, 4, 2, bias=False))
+    with pytest.raises(NotImplementedError, match="Silent does not say its multiply-adds"):
+        skimba.count_flops(model)
+    setattr(model.layers[1], name, torch.nn.Identity())
+    with pytest.raises(TypeError, match=r"layers\.1 mixes by Identity, which cannot say its multiply-adds"):
+        skimba.count_flops(model)
 
 
 def test_an_unknown_convention_is_refused(model):

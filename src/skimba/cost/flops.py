@@ -16,12 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from skimba.layers.alignment import conv_source
-from skimba.layers.mamba import PlainMambaMixer, VimMixer
+from skimba.layers.mamba import Block, Mixer
 from skimba.models import Reducer, TokenModel, with_reducer
-from skimba.tokens import Groups, Layout, Tokens
+from skimba.tokens import Groups, Tokens
 
-SCAN_COST = 9  # multiply-adds per token, channel and state, as all papers of the field count it
 REDUCER = "reducer"  # its line in FlopCount.by_module
 SCORER = "scorer."  # a learned importance's modules: they run within the reducer
 
@@ -60,6 +58,7 @@ def count_flops(
 
     Raises:
         ValueError: an unknown convention, or a model whose tokens depend on the image and no images.
+        TypeError: a block whose mixer cannot say its multiply-adds.
     """
     if convention not in CONVENTIONS:
         raise ValueError(f"unknown convention {convention!r}; known: {', '.join(CONVENTIONS)}")
@@ -72,10 +71,14 @@ def count_flops(
     counts: dict[str, int] = {}
     inside: tuple[str, ...] = ()  # names of modules that are counted as a whole
     for name, module in twin.named_modules():
-        formula = FORMULAS.get(type(module))
+        formula = next((found for kind, found in FORMULAS.items() if isinstance(module, kind)), None)
+        if isinstance(module, Block) and not isinstance(module.mixer, Mixer):
+            raise TypeError(
+                f"{name} mixes by {type(module.mixer).__name__}, which cannot say its multiply-adds: a mixer is a Mixer"
+            )
         if formula is None or name.startswith((*inside, SCORER)):
             continue
-        if not isinstance(module, nn.Linear | nn.Conv2d):
+        if isinstance(module, Mixer):
             inside += (name + ".",)
         module.register_forward_hook(_counter(counts, name, formula, exact))
     if twin.reducer is not None:
@@ -133,43 +136,21 @@ def _linear(module: nn.Linear, inputs: tuple[Any, ...], output: Tensor, exact: b
     return output.numel() * module.in_features
 
 
-def _conv2d(module: nn.Conv2d, inputs: tuple[Any, ...], output: Tensor, exact: bool) -> int:
+def _conv(module: nn.Conv1d | nn.Conv2d | nn.Conv3d, inputs: tuple[Any, ...], output: Tensor, exact: bool) -> int:
     return output.numel() * module.weight[0].numel()
 
 
-def _conv_length(layout: Layout, exact: bool) -> int:
-    """Positions that the mixer's convolution visits."""
-    return layout.full_length if exact and conv_source(layout) is not None else layout.length
-
-
-def _vim_mixer(module: VimMixer, inputs: tuple[Any, ...], output: Any, exact: bool) -> int:
+def _mixer(module: Mixer, inputs: tuple[Any, ...], output: Any, exact: bool) -> int:
     hidden, layout = inputs[:2]
-    batch, length, width = hidden.shape
-    inner, state, rank, kernel = module.D.numel(), module.state_size, module.rank, module.conv1d.kernel_size[0]
-    out = output[0].shape[1]  # tokens gated and projected
-    directions = 2 if exact else 1
-    conv = directions * (_conv_length(layout, exact) + kernel - 1) * kernel * inner
-    # To the class token alone, both directions together pass every token once and itself twice.
-    steps = directions * length if out == length else directions * (length + 1) // 2
-    projections = steps * inner * (rank + 2 * state) + steps * rank * inner
-    scan = SCAN_COST * steps * inner * state + 2 * steps * inner
-    return batch * ((length + out) * width * inner + conv + projections + scan + out * inner * width)
-
-
-def _plain_mamba_mixer(module: PlainMambaMixer, inputs: tuple[Any, ...], output: Any, exact: bool) -> int:
-    hidden, layout = inputs[:2]
-    batch, length, width = hidden.shape
-    inner, state, rank = module.D.numel(), module.state_size, module.rank
-    conv = _conv_length(layout, exact) * inner * module.conv2d.weight[0].numel()
-    projections = length * inner * (rank + 2 * state) + length * rank * inner
-    scans = 4 * SCAN_COST * length * inner * state
-    return batch * (length * width * 2 * inner + conv + projections + scans + length * inner * width)
+    return hidden.shape[0] * module.multiply_adds(layout, output[0].shape[1], exact)
 
 
 CONVENTIONS = ("published", "exact")
+# Of a class and all that inherit it.
 FORMULAS: dict[type[nn.Module], Formula] = {
     nn.Linear: _linear,
-    nn.Conv2d: _conv2d,
-    VimMixer: _vim_mixer,
-    PlainMambaMixer: _plain_mamba_mixer,
+    nn.Conv1d: _conv,
+    nn.Conv2d: _conv,
+    nn.Conv3d: _conv,
+    Mixer: _mixer,
 }

@@ -13,10 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skimba.layers.alignment import align_conv1d, align_conv2d
+from skimba.layers.alignment import align_conv1d, align_conv2d, conv_source
 from skimba.ops import selective_scan
 from skimba.tokens import Layout, ScanOrder, ScanRecord, take
 
+SCAN_COST = 9  # multiply-adds per token, channel and state, as all papers of the field count it
 DELTA_MIN, DELTA_MAX, DELTA_FLOOR = 0.001, 0.1, 1e-4  # range of the initial time step (Mamba, arXiv 2312.00752)
 
 
@@ -65,6 +66,25 @@ class Mixer(nn.Module):
         self.dt_proj = time_projection(self.rank, self.inner)
         self.out_proj = nn.Linear(self.inner, embed_dim, bias=bias)
 
+    def multiply_adds(self, layout: Layout, outputs: int, exact: bool) -> int:
+        """What the mixer computes for one image, in multiply-adds.
+
+        Args:
+            layout: of the tokens that go in.
+            outputs: tokens that come out.
+            exact: count what is computed; otherwise what the papers' tables count.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not say its multiply-adds")
+
+    def _scan_adds(self, steps: int) -> int:
+        """``x_proj``, ``dt_proj`` and a scan over so many tokens."""
+        projections = self.rank + 2 * self.state_size + self.rank
+        return steps * self.inner * (projections + SCAN_COST * self.state_size)
+
+    def _conv_length(self, layout: Layout, exact: bool) -> int:
+        """Positions that the convolution visits."""
+        return layout.full_length if exact and conv_source(layout) is not None else layout.length
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Mixer:
         kept = {id(p) for name, p in self.named_parameters() if self.FLOAT32.fullmatch(name)}
 
@@ -74,6 +94,17 @@ class Mixer(nn.Module):
             return x.to(out.device, torch.float32) if narrowed else out
 
         return super()._apply(keep_float32, recurse)
+
+
+class Block(nn.Module):
+    """A block maps :class:`~skimba.tokens.Tokens` to Tokens: ``block(tokens, record)``, with what its scans computed if
+    ``record``. Where a head reads the extra tokens alone, the last block is asked for them: ``block(tokens, extras_only=True)``.
+
+    Attributes:
+        mixer: what moves values between tokens.
+    """
+
+    mixer: nn.Module
 
 
 class VimMixer(Mixer):
@@ -113,6 +144,17 @@ class VimMixer(Mixer):
         if not record:
             return out, None
         return out, ScanRecord(ys, deltas, (self.dt_proj.bias, self.dt_proj_b.bias))
+
+    def multiply_adds(self, layout: Layout, outputs: int, exact: bool) -> int:
+        """Published: as if there were one direction (github hustvl/Vim and those who compare with it)."""
+        directions, kernel, width = 2 if exact else 1, self.conv1d.kernel_size[0], self.in_proj.in_features
+        length, steps = layout.length, directions * layout.length
+        if outputs < length and len(layout.extras) == 1:
+            # To one token alone, both directions together pass every token once and itself twice.
+            steps = directions * (length + 1) // 2
+        conv = directions * (self._conv_length(layout, exact) + kernel - 1) * kernel * self.inner
+        projections = (length + outputs) * width * self.inner + outputs * self.inner * width
+        return projections + conv + self._scan_adds(steps) + 2 * steps * self.inner
 
     def _extra_tokens(self, hidden: Tensor, layout: Layout) -> Tensor:
         """The extra tokens' output ``(b x d)`` alone: of the others no gate and no output is computed, and a scan ends where
@@ -181,6 +223,13 @@ class PlainMambaMixer(Mixer):
         if not record:
             return out, None
         return out, ScanRecord(tuple(y * gate for y in ys), (delta,), (delta_bias,))
+
+    def multiply_adds(self, layout: Layout, outputs: int, exact: bool) -> int:
+        """Both conventions count all four scans."""
+        length, width = layout.length, self.in_proj.in_features
+        conv = self._conv_length(layout, exact) * self.inner * self.conv2d.weight[0].numel()
+        more_scans = (len(self.walks) - 1) * SCAN_COST * length * self.inner * self.state_size
+        return 3 * length * width * self.inner + conv + self._scan_adds(length) + more_scans
 
     def _scan(
         self,

@@ -9,7 +9,7 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 
 from skimba.layers.alignment import align_grid, pool
-from skimba.layers.mamba import PlainMambaMixer
+from skimba.layers.mamba import Block, PlainMambaMixer
 from skimba.layers.patch_embed import ConvStem, fit_positions
 from skimba.models.base import TokenModel
 from skimba.models.variants import (
@@ -25,7 +25,7 @@ from skimba.models.variants import (
 from skimba.tokens import Layout, Tokens
 
 
-class PlainMambaBlock(nn.Module):
+class PlainMambaBlock(Block):
     """``x <- x + mamba(norm(x))``, then, in a few blocks, a depthwise convolution over the grid with BatchNorm and GELU."""
 
     def __init__(self, embed_dim: int, drop_path: float = 0.0, with_dwconv: bool = False) -> None:
@@ -37,6 +37,11 @@ class PlainMambaBlock(nn.Module):
         if with_dwconv:
             conv = nn.Conv2d(embed_dim, embed_dim, 3, padding=1, groups=embed_dim, bias=False)
             self.dw = nn.Sequential(conv, nn.BatchNorm2d(embed_dim), nn.GELU())
+
+    @property
+    def mixer(self) -> PlainMambaMixer:  # type: ignore[override]
+        """``mamba``, by the name that all blocks share."""
+        return self.mamba
 
     def forward(self, tokens: Tokens, record: bool = False) -> Tokens:
         mixed, scan = self.mamba(self.norm(tokens.x), tokens.layout, record)

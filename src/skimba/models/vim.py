@@ -8,7 +8,7 @@ import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
 
-from skimba.layers.mamba import VimMixer
+from skimba.layers.mamba import Block, Mixer, VimMixer
 from skimba.layers.patch_embed import PatchEmbed, fit_positions, insert_middle
 from skimba.models.base import TokenModel
 from skimba.models.variants import (
@@ -27,12 +27,12 @@ from skimba.tokens import Layout, Tokens, take
 NORM_EPS = 1e-5
 
 
-class VimBlock(nn.Module):
+class VimBlock(Block):
     """``residual <- residual + x;  x <- mixer(norm(residual))``: pre-norm, the residual stream in float32."""
 
     def __init__(self, embed_dim: int, drop_path: float = 0.0) -> None:
         super().__init__()
-        self.mixer = VimMixer(embed_dim)
+        self.mixer: Mixer = VimMixer(embed_dim)
         self.norm = nn.RMSNorm(embed_dim, eps=NORM_EPS)
         self.drop_path = DropPath(drop_path)
 
