@@ -1,3 +1,6 @@
+import gzip
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -38,6 +41,9 @@ def damaged(path):
     yield b"", "begins with nothing"
     yield b"\0\0\x0d\1" + whole[4:], "unsigned bytes"
     yield b"PNG!" + whole, "unsigned bytes"
+    yield whole + b"\0", r"\(2, 3\) = 6 bytes, got more"
+    yield b"\0\0\x08\x02" + b"\xff" * 8, r"\(4294967295, 4294967295\), more than 1073741824 bytes"
+    yield b"\0\0\x08\xff" + bytes(4 * 255), "an array of 255 axes; up to 32 are read"
 
 
 def test_damaged_idx_files_are_refused(tmp_path):
@@ -50,6 +56,12 @@ def test_damaged_idx_files_are_refused(tmp_path):
     (tmp_path / "b.gz").write_bytes(b"\x1f\x8b not gzip")
     with pytest.raises(ValueError, match="complete gzip"):
         read_idx(tmp_path / "b.gz")
+    (tmp_path / "bomb.gz").write_bytes(gzip.compress(b"\0\0\x08\1\0\0\0\1" + bytes(10**8), 9))
+    with pytest.raises(ValueError, match=r"\(1,\) = 1 bytes, got more"):
+        read_idx(tmp_path / "bomb.gz")
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(ValueError, match="is a FIFO, not a regular file"):
+        read_idx(tmp_path / "fifo")
 
 
 def test_fashion_mnist_is_read_from_its_files(tmp_path):

@@ -1,5 +1,6 @@
 """Images to train and evaluate on."""
 
+from skimba.data.decoding import open_image
 from skimba.data.fashion_mnist import CLASSES, DEBIAN_FOLDER, MEAN, STD, embedded_test_images, load_fashion_mnist
 from skimba.data.fingerprints import changes, fingerprint
 from skimba.data.idx import read_idx
@@ -7,7 +8,6 @@ from skimba.data.image_files import (
     ImageFiles,
     find_images,
     imagenet_classes,
-    open_image,
     read_image_folder,
     read_labelled_list,
     read_shards,

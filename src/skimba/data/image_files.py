@@ -1,36 +1,37 @@
-"""Pictures in files: a folder for each class as ImageNet is laid out, a flat folder with a list of labels, or tar shards.
-
-Shards are read in place by the offsets that one pass over their headers finds, not streamed through a shuffle buffer: so an
-interrupted training goes on at its very batch, epochs are shuffled as a whole, and evaluation sees each picture once.
-"""
+"""Pictures in files: a folder for each class as ImageNet is laid out, a flat folder with a list of labels, or tar shards."""
 
 from __future__ import annotations
 
 import io
 import os
-import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from timm.data import ImageNetInfo
 
+from skimba.data.decoding import EXTENSIONS, MOST_BYTES, decode, open_image
 from skimba.data.pictures import UNKNOWN, Mode
-
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"})
-SHARD, LABEL = ".tar", ".cls"
+from skimba.data.shards import SHARD, Member, read_shard
+from skimba.data.walking import Found, walk
+from skimba.runtime.names import escape
 
 
 class ImageFile(NamedTuple):
-    """Where a picture's bytes are: a file of its own, or ``size`` bytes of a shard from ``offset`` on."""
+    """Where a picture's bytes are: a file of its own, or ``size`` bytes of a shard from ``offset`` on.
+
+    ``unusable`` says why there is none, where a folder or shard has something in place of a picture: it is counted, named and
+    rejected as a broken picture is.
+    """
 
     path: str
     name: str
     label: int = UNKNOWN
     offset: int = 0
     size: int | None = None
+    unusable: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,11 +60,16 @@ class ImageFiles:
 
     def picture(self, index: int) -> Image.Image:
         file = self.files[index]
+        if file.unusable:
+            raise ValueError(f"{escape(file.name)} {file.unusable}")
         if file.size is None:
             return open_image(file.path, self.mode)
+        name = f"{file.path}: {file.name}"
+        if file.size > MOST_BYTES:
+            raise ValueError(f"{escape(name)} cannot be read as an image: it has more than {MOST_BYTES} bytes")
         with open(file.path, "rb") as shard:
             shard.seek(file.offset)
-            return _decode(io.BytesIO(shard.read(file.size)), f"{file.path}: {file.name}", self.mode)
+            return decode(io.BytesIO(shard.read(file.size)), name, self.mode)
 
 
 def read_image_folder(root: str | Path, classes: Sequence[str] | None = None, mode: Mode = "RGB") -> ImageFiles:
@@ -87,8 +93,11 @@ def read_image_folder(root: str | Path, classes: Sequence[str] | None = None, mo
         raise ValueError(f"{root} holds folders of no known class: {', '.join(unknown[:3])}; known: {_some(names)}")
     files = []
     for folder in folders:
-        found = [ImageFile(str(path), str(path.relative_to(root)), number[folder.name]) for path in _images(folder)]
-        if not found:
+        found = [
+            ImageFile(str(one.path), str(one.path.relative_to(root)), number[folder.name], unusable=one.unusable)
+            for one in _images(folder)
+        ]
+        if all(one.unusable for one in found):
             raise ValueError(f"class folder {folder} holds no image ({', '.join(sorted(EXTENSIONS))})")
         files += found
     return ImageFiles(files, names, mode)
@@ -109,7 +118,7 @@ def read_labelled_list(root: str | Path, labels: str | Path, classes: Sequence[s
     root = Path(root)
     number = {name: label for label, name in enumerate(classes)}
     label_of: dict[str, int] = {}
-    for place, line in enumerate(Path(labels).read_text().splitlines(), 1):
+    for place, line in enumerate(Path(labels).read_text("utf-8", "surrogateescape").splitlines(), 1):
         words = line.replace(",", " ").split()
         if len(words) < 2 or (place == 1 and words[1] not in number and not words[1].isdigit()):
             continue  # an empty line, or the header of a CSV file
@@ -119,12 +128,13 @@ def read_labelled_list(root: str | Path, labels: str | Path, classes: Sequence[s
                 f"{labels}, line {place}: {words[1]!r} is no class; known: 0 … {len(classes) - 1}, {_some(classes)}"
             )
         label_of[Path(words[0]).stem] = label
-    paths = _images(_existing(root))
-    if unlabelled := [path.name for path in paths if path.stem not in label_of]:
+    found = _images(_existing(root))
+    if unlabelled := [one.path.name for one in found if one.path.stem not in label_of]:
         raise ValueError(f"{labels} has no line for {len(unlabelled)} images of {root}, for instance {unlabelled[0]}")
-    if not paths:
+    if not found:
         raise ValueError(f"{root} holds no image ({', '.join(sorted(EXTENSIONS))})")
-    return ImageFiles([ImageFile(str(p), p.name, label_of[p.stem]) for p in paths], tuple(classes), mode)
+    files = [ImageFile(str(one.path), one.path.name, label_of[one.path.stem], unusable=one.unusable) for one in found]
+    return ImageFiles(files, tuple(classes), mode)
 
 
 def read_shards(paths: Sequence[Path], classes: Sequence[str] | None = None, mode: Mode = "RGB") -> ImageFiles:
@@ -136,7 +146,7 @@ def read_shards(paths: Sequence[Path], classes: Sequence[str] | None = None, mod
     Raises:
         ValueError: a shard that is not a whole tar file, without an image, or with a class that is not known.
     """
-    found = [(file, name) for path in paths for file, name in _in_shard(path)]
+    found = [(_in_shard(path, member), member.label) for path in paths for member in read_shard(path)]
     named = {name for _, name in found if name is not None}
     if classes is None:
         numbers = named and all(name.isdigit() for name in named)
@@ -161,12 +171,12 @@ def find_images(paths: Iterable[str | Path], mode: Mode = "RGB") -> ImageFiles:
     for path in map(Path, paths):
         if not path.exists():
             raise FileNotFoundError(f"nothing at {path}")
-        inside = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-        for file in inside:
-            if file.suffix == SHARD:
-                files += [found for found, _ in _in_shard(file)]
-            elif file == path or file.suffix.lower() in EXTENSIONS:
-                files.append(ImageFile(str(file), str(file)))
+        for file, unusable in walk(path) if path.is_dir() else [Found(path)]:
+            suffix = file.suffix.lower()
+            if suffix == SHARD and not unusable:
+                files += [_in_shard(file, member) for member in read_shard(file)]
+            elif file == path or unusable or suffix in EXTENSIONS:
+                files.append(ImageFile(str(file), str(file), unusable=unusable))
     if not files:
         raise ValueError(f"no image in {', '.join(map(str, paths))} ({', '.join(sorted(EXTENSIONS))}, {SHARD})")
     return ImageFiles(files, (), mode)
@@ -177,57 +187,8 @@ def imagenet_classes() -> tuple[str, ...]:
     return tuple(ImageNetInfo().label_names())
 
 
-def open_image(path: str | Path, mode: Mode = "RGB") -> Image.Image:
-    """An image file in the given mode.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file is not an image, or is cut off.
-    """
-    return _decode(path, str(path), mode)
-
-
-def _decode(source: str | Path | io.BytesIO, name: str, mode: Mode) -> Image.Image:
-    try:
-        with Image.open(source) as image:
-            return image.convert(mode)
-    except FileNotFoundError:
-        raise
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{name} cannot be read as an image: {error}") from error
-
-
-def _in_shard(path: Path) -> Iterator[tuple[ImageFile, str | None]]:
-    """A shard's pictures with the names of their classes, if it says any."""
-    pictures: list[tuple[tarfile.TarInfo, str]] = []
-    label_of: dict[str, str] = {}
-    try:
-        with tarfile.open(path, "r:") as shard:  # not compressed: a picture must be found by its offset
-            for member in shard:
-                key, suffix = member.name.rsplit(".", 1)[0], PurePosixPath(member.name).suffix.lower()
-                if member.isfile() and suffix in EXTENSIONS:
-                    pictures.append((member, key))
-                elif member.isfile() and suffix == LABEL:
-                    content = shard.extractfile(member)
-                    assert content is not None
-                    label_of[key] = content.read().decode("utf-8", "replace").strip()
-        _check_end(path, shard.offset)
-    except (tarfile.TarError, OSError) as error:
-        raise ValueError(f"{path} is not a whole, uncompressed tar file: {error}") from error
-    if not pictures:
-        raise ValueError(f"shard {path} holds no image ({', '.join(sorted(EXTENSIONS))})")
-    for member, key in pictures:
-        folder = PurePosixPath(member.name).parent.name
-        name = label_of.get(key, folder or None)
-        yield ImageFile(str(path), member.name, UNKNOWN, member.offset_data, member.size), name
-
-
-def _check_end(path: Path, offset: int) -> None:
-    """Raise unless a block of zeros ends the archive there: tarfile takes a shard cut off within a header for its end."""
-    with path.open("rb") as shard:
-        shard.seek(offset)
-        if shard.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            raise tarfile.ReadError("unexpected end of data")
+def _in_shard(path: Path, member: Member) -> ImageFile:
+    return ImageFile(str(path), member.name, UNKNOWN, member.offset, member.size, member.unusable)
 
 
 def _existing(root: Path) -> Path:
@@ -237,11 +198,14 @@ def _existing(root: Path) -> Path:
 
 
 def _folders(root: Path) -> list[Path]:
-    return sorted(path for path in _existing(root).iterdir() if path.is_dir())
+    children = sorted(_existing(root).iterdir())
+    if lost := [child for child in children if child.is_symlink() and not child.exists()]:
+        raise ValueError(f"{escape(str(lost[0]))} is a link to nothing, where a class folder may be meant")
+    return [child for child in children if child.is_dir()]
 
 
-def _images(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
+def _images(folder: Path) -> list[Found]:
+    return [one for one in walk(folder) if one.unusable or one.path.suffix.lower() in EXTENSIONS]
 
 
 def _some(names: Sequence[str]) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from skimba.data.fashion_mnist import DEBIAN_FOLDER, PREFIX, embedded_test_images, load_fashion_mnist
-from skimba.data.image_files import SHARD, imagenet_classes, read_image_folder, read_labelled_list, read_shards
+from skimba.data.image_files import imagenet_classes, read_image_folder, read_labelled_list, read_shards
 from skimba.data.pictures import Mode, Pictures
 from skimba.data.scenes import FashionScenes
+from skimba.data.shards import SHARD
 
 SPLITS = {"train": ("train",), "test": ("val", "validation", "test")}  # names of a split's folder or of its shards
 
