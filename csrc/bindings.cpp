@@ -1,6 +1,7 @@
 // The only file that knows Python. Arguments are addresses, sizes and strides of tensors that the Python layer has checked:
 // an nb::ndarray goes through DLPack, which costs microseconds per tensor, and a Vim forward makes a hundred such calls.
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/array.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
@@ -9,8 +10,11 @@
 #include <malloc.h>
 #endif
 
+#include <array>
 #include <atomic>
+#include <cmath>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <new>
 #include <stdexcept>
@@ -86,17 +90,17 @@ using Sizes = std::tuple<int64_t, int64_t, int64_t, int64_t>;  // b l e n
 using Order = std::tuple<uintptr_t, int64_t>;                  // address, batch stride (0: shared)
 using Flags = std::tuple<bool, bool, bool, bool, int>;         // bf16, reverse, gap_per_channel, log_A, threads
 
-// No negative value and no NaN in the `width` floats of every row.
-void check_nonnegative(const std::string& name, const Rows& x, int64_t b, int64_t l, int64_t width) {
+// No negative value and no NaN in the `width` floats of every row; no infinity either, but in a gap.
+void check_times(const std::string& name, const Rows& x, int64_t b, int64_t l, int64_t width, float most) {
   if (!x.data) return;
   for (int64_t i = 0; i < b; ++i)
     for (int64_t j = 0; j < l; ++j) {
       const float* row = static_cast<const float*>(x.data) + i * x.batch + j * x.token;
       bool good = true;
-      for (int64_t q = 0; q < width; ++q) good &= row[q] >= 0.0f;
+      for (int64_t q = 0; q < width; ++q) good &= row[q] >= 0.0f && row[q] <= most;
       if (!good)
-        throw nb::value_error((name + " must be >= 0 and not NaN, unlike in image " + std::to_string(i) + ", step " +
-                               std::to_string(j)).c_str());
+        throw nb::value_error((name + " must be >= 0" + (most < INFINITY ? ", finite" : "") +
+                               " and not NaN, unlike in image " + std::to_string(i) + ", step " + std::to_string(j)).c_str());
     }
 }
 
@@ -111,44 +115,63 @@ void check_order(const int32_t* order, int64_t rows, int64_t l) {
   }
 }
 
-ScanArgs scan_args(const Sizes& s, const Flags& f, const Operand& u, const Operand& delta, const Operand& B,
-                   const Operand& C, const Operand& z, const Operand& gap, const Operand& step, const Operand& missing,
-                   uintptr_t A, uintptr_t D, uintptr_t delta_bias, const Order& order) {
-  auto [b, l, e, n] = s;
-  auto [bf16, reverse, gap_per_channel, log_A, threads] = f;
-  auto [address, order_batch] = order;
-  const int32_t* visited = pointer<int32_t>(address);
-  if (visited) check_order(visited, order_batch ? b : 1, l);
-  check_nonnegative("gap", rows(gap), b, l, gap_per_channel ? e : 1);
-  check_nonnegative("step", rows(step), b, l, 1);
-  check_nonnegative("missing", rows(missing), b, l, 1);
-  return {b,       l,       e,         n,          bf16,        reverse,           gap_per_channel, log_A,
-          threads, rows(u), rows(delta), rows(B),  rows(C),     rows(z),           rows(gap),
-          rows(step), rows(missing), pointer<float>(A), pointer<float>(D), pointer<float>(delta_bias), visited,
-          order_batch, nullptr};
+// An empty batch has no memory; all else that an operator cannot do without must have an address.
+void check_given(const char* name, const void* address, int64_t batch) {
+  if (batch > 0 && !address) throw nb::value_error((std::string(name) + " is not given").c_str());
 }
 
-void scan(const Sizes& s, const Flags& f, const Operand& u, const Operand& delta, const Operand& B, const Operand& C,
-          const Operand& z, const Operand& gap, const Operand& step, const Operand& missing, uintptr_t A, uintptr_t D,
-          uintptr_t delta_bias, const Order& order, uintptr_t y) {
-  ScanArgs args = scan_args(s, f, u, delta, B, C, z, gap, step, missing, A, D, delta_bias, order);
+using ScanRows = std::array<Operand, 9>;           // u delta B C z gap step hold missing
+using ScanParameters = std::array<uintptr_t, 3>;   // A D delta_bias
+
+ScanArgs scan_args(const Sizes& s, const Flags& f, const ScanRows& given, const ScanParameters& parameters, const Order& order) {
+  ScanArgs a = {};
+  std::tie(a.b, a.l, a.e, a.n) = s;
+  std::tie(a.bf16, a.reverse, a.gap_per_channel, a.log_A, a.threads) = f;
+  Rows* to[] = {&a.u, &a.delta, &a.B, &a.C, &a.z, &a.gap, &a.step, &a.hold, &a.missing};
+  for (size_t i = 0; i < given.size(); ++i) *to[i] = rows(given[i]);
+  a.A = pointer<float>(parameters[0]);
+  a.D = pointer<float>(parameters[1]);
+  a.delta_bias = pointer<float>(parameters[2]);
+  a.order = pointer<int32_t>(std::get<0>(order));
+  a.order_batch = std::get<1>(order);
+  check_given("u", a.u.data, a.b);
+  check_given("delta", a.delta.data, a.b);
+  check_given("A", a.A, a.b);
+  check_given("B", a.B.data, a.b);
+  check_given("C", a.C.data, a.b);
+  if (a.order) check_order(a.order, a.order_batch ? a.b : 1, a.l);
+  const float largest = std::numeric_limits<float>::max();
+  check_times("gap", a.gap, a.b, a.l, a.gap_per_channel ? a.e : 1, INFINITY);
+  check_times("step", a.step, a.b, a.l, 1, largest);
+  check_times("missing", a.missing, a.b, a.l, 1, largest);
+  check_times("hold", a.hold, a.b, a.l, 1, largest);
+  return a;
+}
+
+void scan(const Sizes& s, const Flags& f, const ScanRows& given, const ScanParameters& parameters, const Order& order,
+          uintptr_t y) {
+  ScanArgs args = scan_args(s, f, given, parameters, order);
   args.y = pointer<void>(y);
+  check_given("y", args.y, args.b);
   Turn turn(args.threads);
   const Kernels* k = in_use;
   k->scan(args, workspace(k->scan_workspace(args)));
 }
 
-using ScanOutputs = std::tuple<uintptr_t, uintptr_t, uintptr_t, uintptr_t, uintptr_t, uintptr_t, uintptr_t, uintptr_t,
-                               uintptr_t, uintptr_t>;  // in the order of the operator's arguments
+using ScanOutputs = std::array<uintptr_t, 11>;  // u delta A B C D z delta_bias gap step hold; 0 where there is none
 
-void scan_backward(const Sizes& s, const Flags& f, const Operand& u, const Operand& delta, const Operand& B,
-                   const Operand& C, const Operand& z, const Operand& gap, const Operand& step, const Operand& missing,
-                   uintptr_t A, uintptr_t D, uintptr_t delta_bias, const Order& order, const Operand& grad, const ScanOutputs& out) {
-  ScanArgs args = scan_args(s, f, u, delta, B, C, z, gap, step, missing, A, D, delta_bias, order);
-  auto [gu, gdelta, gA, gB, gC, gD, gz, gbias, ggap, gstep] = out;
+void scan_backward(const Sizes& s, const Flags& f, const ScanRows& given, const ScanParameters& parameters,
+                   const Order& order, const Operand& grad, const ScanOutputs& out) {
+  ScanArgs args = scan_args(s, f, given, parameters, order);
+  auto [gu, gdelta, gA, gB, gC, gD, gz, gbias, ggap, gstep, ghold] = out;
   ScanGrads grads = {rows(grad),        pointer<void>(gu),  pointer<void>(gdelta), pointer<void>(gB),
                      pointer<void>(gC), pointer<void>(gz),  pointer<float>(gA),    pointer<float>(gD),
-                     pointer<float>(gbias), pointer<float>(ggap), pointer<float>(gstep)};
+                     pointer<float>(gbias), pointer<float>(ggap), pointer<float>(gstep), pointer<float>(ghold)};
+  check_given("the gradient of y", grads.grad.data, args.b);
+  for (const void* p : {grads.u, grads.delta, (void*)grads.A, grads.B, grads.C}) check_given("a gradient", p, args.b);
+  if (args.z.data) check_given("the gradient of z", grads.z, args.b);
+  if (args.gap.data) check_given("the gradient of gap", grads.gap, args.b);
+  if (args.step.data) check_given("the gradient of step", grads.step, args.b);
   Turn turn(args.threads);
   const Kernels* k = in_use;
   k->scan_backward(args, grads, workspace(k->scan_backward_workspace(args)));
@@ -156,39 +179,55 @@ void scan_backward(const Sizes& s, const Flags& f, const Operand& u, const Opera
 
 using Grid = std::tuple<int64_t, int64_t, int64_t, int64_t>;                // b h w e
 using Taps = std::tuple<int64_t, int64_t, int64_t, int64_t>;                // kh kw pad_top pad_left
+using ConvFlags = std::tuple<bool, bool, int>;                              // bf16, reverse, threads
 using Image = std::tuple<uintptr_t, int64_t, int64_t, int64_t>;             // address, batch, row and column stride
 using Shown = std::tuple<int64_t, uintptr_t>;                               // tokens, source; zeros without
+using ConvParameters = std::tuple<uintptr_t, uintptr_t>;                    // weight, bias
 
-ConvArgs conv_args(const Grid& grid, const Taps& taps, bool bf16, bool reverse, int threads, const Image& x, const Shown& shown,
-                   uintptr_t weight, uintptr_t bias) {
-  auto [tokens, address] = shown;
-  const int32_t* source = pointer<int32_t>(address);
-  for (int64_t i = 0; source && i < std::get<0>(grid) * std::get<1>(grid) * std::get<2>(grid); ++i)
-    if (source[i] < -1 || source[i] >= tokens)
-      throw std::out_of_range("source must be -1 ... " + std::to_string(tokens - 1) + ", got " + std::to_string(source[i]));
-  auto [b, h, w, e] = grid;
-  auto [kh, kw, top, left] = taps;
-  auto [data, batch, row, col] = x;
-  return {b, h, w, e, kh, kw, top, left, bf16, reverse, threads, pointer<void>(data), batch, row, col,
-          pointer<float>(weight), pointer<float>(bias), tokens, source, nullptr};
+ConvArgs conv_args(const Grid& grid, const Taps& taps, const ConvFlags& flags, const Image& x, const Shown& shown,
+                   const ConvParameters& parameters) {
+  ConvArgs a = {};
+  uintptr_t data, source, weight, bias;
+  std::tie(a.b, a.h, a.w, a.e) = grid;
+  std::tie(a.kh, a.kw, a.pad_top, a.pad_left) = taps;
+  std::tie(a.bf16, a.reverse, a.threads) = flags;
+  std::tie(data, a.x_batch, a.x_row, a.x_col) = x;
+  std::tie(a.tokens, source) = shown;
+  std::tie(weight, bias) = parameters;
+  a.x = pointer<void>(data);
+  a.source = pointer<int32_t>(source);
+  a.weight = pointer<float>(weight);
+  a.bias = pointer<float>(bias);
+  check_given("x", a.x, a.b);
+  check_given("weight", a.weight, a.b);
+  check_given("bias", a.bias, a.b);
+  for (int64_t i = 0; a.source && i < a.b * a.h * a.w; ++i)
+    if (a.source[i] < -1 || a.source[i] >= a.tokens)
+      throw std::out_of_range("source must be -1 ... " + std::to_string(a.tokens - 1) + ", got " + std::to_string(a.source[i]));
+  return a;
 }
 
-void conv(const Grid& grid, const Taps& taps, bool bf16, bool reverse, int threads, const Image& x, const Shown& shown,
-          uintptr_t weight, uintptr_t bias, uintptr_t y) {
-  ConvArgs args = conv_args(grid, taps, bf16, reverse, threads, x, shown, weight, bias);
+void conv(const Grid& grid, const Taps& taps, const ConvFlags& flags, const Image& x, const Shown& shown,
+          const ConvParameters& parameters, uintptr_t y) {
+  ConvArgs args = conv_args(grid, taps, flags, x, shown, parameters);
   args.y = pointer<void>(y);
+  check_given("y", args.y, args.b);
   Turn turn(args.threads);
   const Kernels* k = in_use;
   k->conv(args, workspace(k->conv_workspace(args)));
 }
 
-void conv_backward(const Grid& grid, const Taps& taps, bool bf16, bool reverse, int threads, const Image& x,
-                   const Shown& shown, uintptr_t weight, uintptr_t bias, const Image& grad, uintptr_t gx, uintptr_t gweight,
-                   uintptr_t gbias) {
-  ConvArgs args = conv_args(grid, taps, bf16, reverse, threads, x, shown, weight, bias);
+using ConvOutputs = std::tuple<uintptr_t, uintptr_t, uintptr_t>;            // gradients of x, weight, bias
+
+void conv_backward(const Grid& grid, const Taps& taps, const ConvFlags& flags, const Image& x, const Shown& shown,
+                   const ConvParameters& parameters, const Image& grad, const ConvOutputs& out) {
+  ConvArgs args = conv_args(grid, taps, flags, x, shown, parameters);
   auto [data, batch, row, col] = grad;
+  auto [gx, gweight, gbias] = out;
   ConvGrads grads = {pointer<void>(data), batch, row, col, pointer<void>(gx), pointer<float>(gweight),
                      pointer<float>(gbias)};
+  for (const void* p : {grads.grad, (const void*)grads.x, (const void*)grads.weight, (const void*)grads.bias})
+    check_given("a gradient", p, args.b);
   Turn turn(args.threads);
   const Kernels* k = in_use;
   k->conv_backward(args, grads, workspace(k->conv_backward_workspace(args)));
@@ -204,6 +243,8 @@ NormArgs norm_args(const Normed& sizes, uintptr_t x, uintptr_t residual, uintptr
 
 void norm(const Normed& sizes, uintptr_t x, uintptr_t residual, uintptr_t weight, uintptr_t y, uintptr_t total) {
   NormArgs args = norm_args(sizes, x, residual, weight, y, total);
+  for (const void* p : {args.x, (const void*)args.weight, (const void*)args.y, (const void*)args.total})
+    check_given("an operand", p, args.rows);
   Turn turn(args.threads);
   in_use.load()->norm(args);
 }
@@ -211,6 +252,7 @@ void norm(const Normed& sizes, uintptr_t x, uintptr_t residual, uintptr_t weight
 void norm_backward(const Normed& sizes, uintptr_t total, uintptr_t weight, uintptr_t grad_y, uintptr_t grad_total,
                    uintptr_t gx, uintptr_t gweight) {
   NormArgs args = norm_args(sizes, 0, 0, weight, 0, total);
+  for (uintptr_t p : {total, weight, grad_y, gx, gweight}) check_given("an operand", pointer<void>(p), args.rows);
   Turn turn(args.threads);
   const Kernels* k = in_use;
   k->norm_backward(args, {pointer<void>(grad_y), pointer<float>(grad_total), pointer<float>(gx), pointer<float>(gweight)},
@@ -227,6 +269,8 @@ bool keep_freed_memory() {
 }
 
 void map(int function, uintptr_t x, uintptr_t y, int64_t count) {
+  check_given("x", pointer<void>(x), count);
+  check_given("y", pointer<void>(y), count);
   in_use.load()->map(function, pointer<float>(x), pointer<float>(y), count);
 }
 

@@ -116,6 +116,23 @@ inline vf exp(vf x) {  // Cody and Waite's reduction, then the series to degree 
   return scale(p, __builtin_convertvector(power, vi));
 }
 
+struct Expm1 { vf exp, minus_1; };  // e^x, and e^x - 1 to full relative accuracy
+
+inline Expm1 expm1(vf x) {  // the reduction of exp; what is close to 0 is never subtracted from 1
+  x = (x < -110.0f) ? splat(-110.0f) : x;
+  x = (x > 88.0f) ? splat(88.0f) : x;
+  vf power = (x * 1.44269504f + 12582912.0f) - 12582912.0f;
+  vf r = (x - power * 0.693359375f) + power * 2.12194440e-4f;
+  vf p = r * (1.0f / 5040) + 1.0f / 720;
+  p = p * r + 1.0f / 120;
+  p = p * r + 1.0f / 24;
+  p = p * r + 1.0f / 6;
+  p = p * r + 0.5f;
+  p = p * r * r + r;
+  vi whole = __builtin_convertvector(power, vi);
+  return {scale(p + 1.0f, whole), scale(p, whole) + (scale(splat(1.0f), whole) - 1.0f)};
+}
+
 inline vf log1p_unit(vf t) {  // t in [0, 1], by 2 artanh(t / (2 + t))
   vf s = t / (t + 2.0f), q = s * s;
   vf p = q * 0.121447794f + 0.107153703f;
@@ -192,7 +209,20 @@ struct Scan {  // one channel vector of one sample
   int64_t place(int64_t token) const { return a.order ? a.order[b * a.order_batch + token] : token; }  // of u, z and y
 };
 
-struct Times { float *decay, *input; };  // [step][W]: the exponent's time Δ + gap, and Δ u
+struct Times {
+  float *decay, *input;  // [step][W]: the exponent's time, and Δ u
+  float *step, *held;    // [step][W]: Δ; [step]: the number of positions that a step stands for
+  bool only_held;        // nothing else adds to the exponent's time
+};
+
+Times take_times(const ScanArgs& a, Arena& arena, int64_t steps) {
+  Times times = {arena.take<float>(steps * W), arena.take<float>(steps * W), nullptr, nullptr, !a.gap.data && !a.missing.data};
+  if (a.hold.data) {
+    times.step = arena.take<float>(steps * W);
+    times.held = arena.take<float>(steps);
+  }
+  return times;
+}
 
 // B or C as float, padded with zeros to whole blocks of N states, in the order of the steps.
 template <class T> void pack_states(const ScanArgs& a, const Rows& rows, int64_t b, float* out) {
@@ -207,11 +237,12 @@ template <class T> void pack_states(const ScanArgs& a, const Rows& rows, int64_t
     }
 }
 
-// A for one channel vector, times a factor: [block][N][W].
+// A for one channel vector, times a factor: [block][N][W]. What pads it is -1, not 0: an infinite time passes there too.
 void pack_A(const ScanArgs& a, int64_t channel, int count, float factor, float* out) {
   int64_t padded = ceil_div(a.n, N) * N;
   for (int64_t i = 0; i < padded; ++i)
-    for (int lane = 0; lane < W; ++lane) out[i * W + lane] = i < a.n && lane < count ? a.A[(channel + lane) * a.n + i] : 0.0f;
+    for (int lane = 0; lane < W; ++lane)
+      out[i * W + lane] = i < a.n && lane < count ? a.A[(channel + lane) * a.n + i] : a.log_A ? 0.0f : -1.0f;
   for (int64_t i = 0; i < padded; ++i) {
     vf given = load(out + i * W);
     store(out + i * W, (a.log_A ? -exp(given) : given) * factor);
@@ -222,6 +253,7 @@ template <class T> inline vf raw_delta(const Scan& k, int64_t t) {
   vf x = load(at<T>(k.a.delta, k.b, t) + k.channel, k.count);
   return k.a.delta_bias ? x + load(k.a.delta_bias + k.channel, k.count) : x;
 }
+inline float held_by(const Scan& k, int64_t t) { return k.a.hold.data ? *at<float>(k.a.hold, k.b, t) : 1.0f; }
 inline float step_factor(const Scan& k, int64_t t) { return k.a.step.data ? *at<float>(k.a.step, k.b, t) : 1.0f; }
 
 // The rows of a channel vector lie pages apart, where no hardware prefetcher follows.
@@ -235,6 +267,9 @@ template <class T> inline void prefetch(const Scan& k, const Rows& rows, int64_t
 // Time that passes before a step where tokens are missing: each lets the time of the token before them pass once more.
 inline vf missing_time(const Scan& k, int64_t t, vf previous) { return previous * *at<float>(k.a.missing, k.b, t); }
 
+// An infinite gap empties the state; as the largest number it does so without a NaN in 0 · infinity.
+inline vf finite(vf time) { return (time > 3.40282347e38f) ? splat(3.40282347e38f) : time; }
+
 template <class T> void discretise(const Scan& k, int64_t start, int64_t count, Times times) {
   const ScanArgs& a = k.a;
   vf previous = {};  // Δ of the step before, without its factor
@@ -245,16 +280,67 @@ template <class T> void discretise(const Scan& k, int64_t start, int64_t count, 
     prefetch<T>(k, a.u, start + s + AHEAD, true);
     vf plain = softplus(raw_delta<T>(k, t)), dt = plain * step_factor(k, t);
     store(times.input + s * W, dt * load(at<T>(a.u, k.b, k.place(t)) + k.channel, k.count));
+    if (a.hold.data) {
+      float held = held_by(k, t);
+      store(times.step + s * W, dt);
+      times.held[s] = held;
+      dt *= held;
+    }
     if (a.gap.data)
       dt += a.gap_per_channel ? load(at<float>(a.gap, k.b, t) + k.channel, k.count) : splat(*at<float>(a.gap, k.b, t));
     if (a.missing.data) dt += missing_time(k, t, previous);
     previous = plain;
-    store(times.decay + s * W, dt);
+    store(times.decay + s * W, finite(dt));
+  }
+}
+
+// A step that stands for `held` positions, each of Δ and with the same input: the sum 1 + a + … + a^(held-1) of its
+// decay a = exp(q), q = Δ A < 0. As expm1(held q) / expm1(q) it is defined between whole numbers too.
+inline vf held_sum(vf q, float held) {
+  vf sum = expm1(q * held).minus_1 / expm1(q).minus_1;
+  return (q == 0.0f) ? splat(held) : sum;
+}
+
+constexpr float DOUBLED = 16;  // up to here the sum is found by doubling, with the error of its few products
+inline bool doubled(float held) { return held >= 2 && held <= DOUBLED && held == (float)(int)held; }
+
+struct Repeated { vf decay, sum; };  // a^held and 1 + a + … + a^(held-1)
+inline Repeated repeat(vf a, int held) {
+  Repeated r = {a, splat(1.0f)};
+  for (int bit = 1 << (30 - __builtin_clz(held)); bit; bit >>= 1) {
+    r.sum += r.sum * r.decay;
+    r.decay *= r.decay;
+    if (held & bit) {
+      r.sum = r.sum * a + 1.0f;
+      r.decay *= a;
+    }
+  }
+  return r;
+}
+
+constexpr float LN2 = 0.693147181f;
+
+// Decays and sums of N states at a step that stands for `held` positions. A is premultiplied by log2(e).
+void hold_step(const float* A, Times times, int64_t s, float* decay, float* sum) {
+  vf time = load(times.decay + s * W), step = load(times.step + s * W);
+  float held = times.held[s];
+  if (doubled(held)) {
+#pragma GCC unroll 4
+    for (int i = 0; i < N; ++i) {
+      Repeated r = repeat(exp2(step * load(A + i * W)), (int)held);
+      store(decay + i * W, times.only_held ? r.decay : exp2(time * load(A + i * W)));
+      store(sum + i * W, r.sum);
+    }
+  } else {
+    for (int i = 0; i < N; ++i) {
+      store(decay + i * W, exp2(time * load(A + i * W)));
+      store(sum + i * W, held_sum(step * load(A + i * W) * LN2, held));
+    }
   }
 }
 
 // One block of N states through `count` steps. A is premultiplied by log2(e). Adds to y, and keeps what backward needs.
-template <bool KEEP>
+template <bool KEEP, bool HOLD>
 void advance(const float* A, const float* B, const float* C, Times times, float* h, float* y, int64_t count, float* kept_h,
              float* kept_decay) {
   vf state[N];
@@ -263,20 +349,41 @@ void advance(const float* A, const float* B, const float* C, Times times, float*
   for (int64_t s = 0; s < count; ++s) {
     vf time = load(times.decay + s * W), input = load(times.input + s * W);
     vf partial[4] = {load(y + s * W), vf{}, vf{}, vf{}};  // four chains, to hide the latency of the additions
+    if (HOLD && times.held[s] != 1.0f) {
+      float scratch[2 * N * W];
+      float *decay = KEEP ? kept_decay + s * N * W : scratch, *sum = scratch + N * W;
+      hold_step(A, times, s, decay, sum);
 #pragma GCC unroll 16
-    for (int i = 0; i < N; ++i) {
-      vf decay = exp2(time * load(A + i * W));
-      state[i] = decay * state[i] + input * B[s * N + i];
-      partial[i & 3] += state[i] * C[s * N + i];
-      if (KEEP) {
-        store(kept_h + (s * N + i) * W, state[i]);
-        store(kept_decay + (s * N + i) * W, decay);
+      for (int i = 0; i < N; ++i) {
+        state[i] = load(decay + i * W) * state[i] + input * load(sum + i * W) * B[s * N + i];
+        partial[i & 3] += state[i] * C[s * N + i];
+        if (KEEP) store(kept_h + (s * N + i) * W, state[i]);
+      }
+    } else {
+#pragma GCC unroll 16
+      for (int i = 0; i < N; ++i) {
+        vf decay = exp2(time * load(A + i * W));
+        state[i] = decay * state[i] + input * B[s * N + i];
+        partial[i & 3] += state[i] * C[s * N + i];
+        if (KEEP) {
+          store(kept_h + (s * N + i) * W, state[i]);
+          store(kept_decay + (s * N + i) * W, decay);
+        }
       }
     }
     store(y + s * W, (partial[0] + partial[1]) + (partial[2] + partial[3]));
   }
 #pragma GCC unroll 16
   for (int i = 0; i < N; ++i) store(h + i * W, state[i]);
+}
+
+// The same for the states of block i from step `start` on.
+template <bool KEEP>
+void advance_block(const Scan& k, const float* A, Times times, float* h, float* y, int64_t start, int64_t count, int64_t i,
+                   float* kept_h = nullptr, float* kept_decay = nullptr) {
+  int64_t row = (i * k.a.l + start) * N, own = i * N * W;
+  auto run = k.a.hold.data ? advance<KEEP, true> : advance<KEEP, false>;
+  run(A + own, k.B + row, k.C + row, times, h + own, y, count, kept_h, kept_decay);
 }
 
 template <class T> void write_output(const Scan& k, int64_t start, int64_t count, const float* y) {
@@ -309,7 +416,7 @@ ScanMemory scan_memory(const ScanArgs& a, Arena& arena, int64_t thread) {
     m.A = arena.take<float>(states * W);
     m.h = arena.take<float>(states * W);
     m.y = arena.take<float>(FORWARD_CHUNK * W);
-    m.times = {arena.take<float>(FORWARD_CHUNK * W), arena.take<float>(FORWARD_CHUNK * W)};
+    m.times = take_times(a, arena, FORWARD_CHUNK);
   }
   return m;
 }
@@ -322,10 +429,7 @@ template <class T> void scan_channels(const Scan& k, const ScanMemory& m) {
     int64_t count = smaller(FORWARD_CHUNK, a.l - start);
     discretise<T>(k, start, count, m.times);
     clear(m.y, count * W);
-    for (int64_t i = 0; i < k.blocks; ++i) {
-      int64_t row = (i * a.l + start) * N;
-      advance<false>(m.A + i * N * W, k.B + row, k.C + row, m.times, m.h + i * N * W, m.y, count, nullptr, nullptr);
-    }
+    for (int64_t i = 0; i < k.blocks; ++i) advance_block<false>(k, m.A, m.times, m.h, m.y, start, count, i);
     write_output<T>(k, start, count, m.y);
   }
 }
@@ -352,12 +456,13 @@ template <class T> void scan_typed(const ScanArgs& a, char* workspace) {
 struct BackMemory {
   float *B, *C;                                  // [b][block][l][N], shared
   float *group_B, *group_C;                      // [b][group][block][l][N]: sums over the channels of a group
-  float *group_gap, *group_step;                 // [b][group][l]
+  float *group_gap, *group_step, *group_hold;    // [b][group][l]
   float *sample_A, *sample_D, *sample_bias;      // [b][e n], [b][e], [b][e]
   float *A, *A_log2, *dA;                        // of each thread: [block][N][W]
   float *h, *carry, *starts;                     // [block][N][W]; starts: one such for each chunk
   float *kept_h, *kept_decay;                    // [block][step][N][W]
   float *y, *grad_y, *grad_input, *grad_time;    // [step][W]
+  float *grad_step, *grad_hold;                  // [step][W]: what reaches Δ and the number held through the sum held
   Times times;
 };
 
@@ -375,6 +480,7 @@ BackMemory back_memory(const ScanArgs& a, Arena& arena, int64_t thread) {
   m.group_C = arena.take<float>(a.b * GROUPS * states * a.l);
   m.group_gap = arena.take<float>(a.b * GROUPS * a.l);
   m.group_step = arena.take<float>(a.b * GROUPS * a.l);
+  m.group_hold = arena.take<float>(a.b * GROUPS * a.l);
   m.sample_A = arena.take<float>(a.b * a.e * a.n);
   m.sample_D = arena.take<float>(a.b * a.e);
   m.sample_bias = arena.take<float>(a.b * a.e);
@@ -384,22 +490,66 @@ BackMemory back_memory(const ScanArgs& a, Arena& arena, int64_t thread) {
     m.starts = arena.take<float>(states * W * ceil_div(a.l, chunk));
     m.kept_h = arena.take<float>(states * W * chunk);
     m.kept_decay = arena.take<float>(states * W * chunk);
-    float** steps_of_thread[] = {&m.y, &m.grad_y, &m.grad_input, &m.grad_time, &m.times.decay, &m.times.input};
+    float** steps_of_thread[] = {&m.y, &m.grad_y, &m.grad_input, &m.grad_time, &m.grad_step, &m.grad_hold};
     for (float** p : steps_of_thread) *p = arena.take<float>(chunk * W);
+    m.times = take_times(a, arena, chunk);
   }
   return m;
 }
 
+// d/dx of log(expm1(x) / x), from x, e^x and expm1(x); by its series where the difference would cancel.
+inline vf log_slope(vf x, Expm1 e) {
+  vf square = x * x;
+  vf series = 0.5f + x * (1.0f / 12 + square * (-1.0f / 720 + square * (1.0f / 30240 - square * (1.0f / 1209600))));
+  return (square < 1.0f) ? series : e.exp / e.minus_1 - 1.0f / x;
+}
+
+struct HeldSlopes { vf sum, by_exponent, by_count; };  // held_sum, and its derivatives by q and by the number held
+
+inline HeldSlopes held_slopes(vf q, float held) {
+  Expm1 one = expm1(q), all = expm1(q * held);
+  vf sum = (q == 0.0f) ? splat(held) : all.minus_1 / one.minus_1;
+  vf by_count = all.exp * ((q == 0.0f) ? splat(1.0f) : q / one.minus_1);
+  return {sum, sum * (held * log_slope(q * held, all) - log_slope(q, one)), by_count};
+}
+
+struct BlockGrads { float *A, *B, *C, *time, *input, *step, *hold, *carry; };  // hold is null if it is not wanted
+
+// What reaches A, Δ and the number held through the sums of step s, which are put into `sum`. Reads carry from memory.
+void retreat_held(const float* A, const float* B, const float* C, Times times, const float* grad_y, int64_t s, BlockGrads g,
+                  float* sum) {
+  vf gy = load(grad_y + s * W), input = load(times.input + s * W), step = load(times.step + s * W);
+  vf to_step = load(g.step + s * W), to_hold = {};
+  for (int i = 0; i < N; ++i) {
+    vf rate = load(A + i * W);
+    HeldSlopes slopes = held_slopes(step * rate, times.held[s]);
+    vf to_sum = (load(g.carry + i * W) + gy * C[s * N + i]) * input * B[s * N + i];
+    vf to_exponent = to_sum * slopes.by_exponent;
+    to_step += to_exponent * rate;
+    to_hold += to_sum * slopes.by_count;
+    store(g.A + i * W, load(g.A + i * W) + to_exponent * step);
+    store(sum + i * W, slopes.sum);
+  }
+  store(g.step + s * W, to_step);
+  if (g.hold) store(g.hold + s * W, load(g.hold + s * W) + to_hold);
+}
+
 // Back through the steps of one block of N states, from the kept states: adds to the gradients of A, B and C, of the
 // step's time and of its input, and moves carry, the gradient that reaches the state from later steps.
-struct BlockGrads { float *A, *B, *C, *time, *input, *carry; };
-
+template <bool HOLD>
 void retreat(const float* A, const float* B, const float* C, Times times, const float* start, const float* kept_h,
              const float* kept_decay, const float* grad_y, int64_t count, BlockGrads g) {
   vf carry[N];
 #pragma GCC unroll 16
   for (int i = 0; i < N; ++i) carry[i] = load(g.carry + i * W);
   for (int64_t s = count - 1; s >= 0; --s) {
+    bool held = HOLD && (g.hold || times.held[s] != 1.0f);
+    float sum[HOLD ? N * W : 1];
+    if (held) {
+#pragma GCC unroll 16
+      for (int i = 0; i < N; ++i) store(g.carry + i * W, carry[i]);
+      retreat_held(A, B, C, times, grad_y, s, g, sum);
+    }
     vf gy = load(grad_y + s * W), time = load(times.decay + s * W), input = load(times.input + s * W);
     vf to_input = load(g.input + s * W), to_time = load(g.time + s * W);
     const float* before = s ? kept_h + (s - 1) * N * W : start;
@@ -408,9 +558,11 @@ void retreat(const float* A, const float* B, const float* C, Times times, const 
     for (int i = 0; i < N; ++i) {
       int64_t at = (s * N + i) * W;
       vf grad_h = carry[i] + gy * C[s * N + i];
+      vf to_source = grad_h;
+      if (held) to_source *= load(sum + i * W);
       to_C[i] = gy * load(kept_h + at);
-      to_B[i] = grad_h * input;
-      to_input += grad_h * B[s * N + i];
+      to_B[i] = to_source * input;
+      to_input += to_source * B[s * N + i];
       carry[i] = grad_h * load(kept_decay + at);
       vf to_exponent = carry[i] * load(before + i * W);
       to_time += to_exponent * load(A + i * W);
@@ -449,9 +601,10 @@ vf backward_output(const Scan& k, const ScanGrads& g, int64_t start, int64_t cou
 // From the gradients of each step's time and input to those of u, delta, gap, step and delta_bias (returned). `from_next` is what
 // the time of the step after reaches this one's Δ with, through missing tokens; it is left for the chunk before.
 template <class T>
-vf backward_times(const Scan& k, const ScanGrads& g, int64_t start, int64_t count, const BackMemory& m, float* to_gap,
-                  float* to_step, vf& from_next) {
+vf backward_times(const Scan& k, const ScanGrads& g, int64_t start, int64_t count, const BackMemory& m, int64_t part,
+                  vf& from_next) {
   const ScanArgs& a = k.a;
+  float *to_gap = m.group_gap + part * a.l, *to_step = m.group_step + part * a.l, *to_hold = m.group_hold + part * a.l;
   vf skip = a.D ? load(a.D + k.channel, k.count) : vf{}, to_bias = {};
   for (int64_t s = count - 1; s >= 0; --s) {
     int64_t t = k.token(start + s), place = k.place(t), out = (k.b * a.l + t) * a.e + k.channel;
@@ -461,7 +614,10 @@ vf backward_times(const Scan& k, const ScanGrads& g, int64_t start, int64_t coun
     store(static_cast<T*>(g.u) + (k.b * a.l + place) * a.e + k.channel, grad_input * plain * factor + skip * load(m.grad_y + s * W), k.count);
     if (a.gap.data && a.gap_per_channel) store(g.gap + out, grad_time, k.count);
     if (a.gap.data && !a.gap_per_channel) to_gap[t] += sum(grad_time);
-    vf grad_dt = grad_time + grad_input * u;
+    if (g.hold) to_hold[t] += sum(grad_time * plain * factor + load(m.grad_hold + s * W));
+    vf grad_step = grad_time;
+    if (a.hold.data) grad_step = grad_time * held_by(k, t) + load(m.grad_step + s * W);
+    vf grad_dt = grad_step + grad_input * u;
     if (a.step.data) to_step[t] += sum(grad_dt * plain);
     vf slope = (raw > 20.0f) ? splat(1.0f) : sigmoid(raw);
     vf grad_delta = (grad_dt * factor + from_next) * slope;
@@ -489,10 +645,7 @@ template <class T> void find_starts(const Scan& k, const BackMemory& m, int64_t 
     if (start + chunk >= a.l) return;
     discretise<T>(k, start, chunk, m.times);
     clear(m.y, chunk * W);
-    for (int64_t i = 0; i < k.blocks; ++i) {
-      int64_t row = (i * a.l + start) * N;
-      advance<false>(m.A_log2 + i * N * W, k.B + row, k.C + row, m.times, m.h + i * N * W, m.y, chunk, nullptr, nullptr);
-    }
+    for (int64_t i = 0; i < k.blocks; ++i) advance_block<false>(k, m.A_log2, m.times, m.h, m.y, start, chunk, i);
   }
 }
 
@@ -514,19 +667,22 @@ void scan_channels_backward(const Scan& k, const ScanGrads& g, const BackMemory&
     clear(m.y, count * W);
     clear(m.grad_input, count * W);
     clear(m.grad_time, count * W);
+    clear(m.grad_step, count * W);
+    clear(m.grad_hold, count * W);
     for (int64_t i = 0; i < k.blocks; ++i) {
-      int64_t row = (i * a.l + start) * N, kept = i * chunk * N * W;
-      advance<true>(m.A_log2 + i * N * W, k.B + row, k.C + row, m.times, m.h + i * N * W, m.y, count, m.kept_h + kept,
-                    m.kept_decay + kept);
+      int64_t kept = i * chunk * N * W;
+      advance_block<true>(k, m.A_log2, m.times, m.h, m.y, start, count, i, m.kept_h + kept, m.kept_decay + kept);
     }
     to_D += backward_output<T>(k, g, start, count, m);
     for (int64_t i = 0; i < k.blocks; ++i) {
       int64_t row = (i * a.l + start) * N, kept = i * chunk * N * W, own = i * N * W;
       int64_t sums = (part * k.blocks + i) * a.l * N + start * N;
-      retreat(m.A + own, k.B + row, k.C + row, m.times, h + own, m.kept_h + kept, m.kept_decay + kept, m.grad_y, count,
-              {m.dA + own, m.group_B + sums, m.group_C + sums, m.grad_time, m.grad_input, m.carry + own});
+      auto run = a.hold.data ? retreat<true> : retreat<false>;
+      run(m.A + own, k.B + row, k.C + row, m.times, h + own, m.kept_h + kept, m.kept_decay + kept, m.grad_y, count,
+          {m.dA + own, m.group_B + sums, m.group_C + sums, m.grad_time, m.grad_input, m.grad_step,
+           g.hold ? m.grad_hold : nullptr, m.carry + own});
     }
-    to_bias += backward_times<T>(k, g, start, count, m, m.group_gap + part * a.l, m.group_step + part * a.l, from_next);
+    to_bias += backward_times<T>(k, g, start, count, m, part, from_next);
   }
   store_grad_A(k, m.dA, m.A, m.sample_A + k.b * a.e * a.n);
   store(m.sample_D + k.b * a.e + k.channel, to_D, k.count);
@@ -549,6 +705,7 @@ template <class T> void sum_groups(const ScanArgs& a, const ScanGrads& g, const 
   int64_t from = b * GROUPS * a.l + t;
   if (a.gap.data && !a.gap_per_channel) g.gap[row] = sum_strided(m.group_gap + from, GROUPS, a.l);
   if (a.step.data) g.step[row] = sum_strided(m.group_step + from, GROUPS, a.l);
+  if (g.hold) g.hold[row] = sum_strided(m.group_hold + from, GROUPS, a.l);
 }
 
 void sum_samples(const ScanArgs& a, const ScanGrads& g, const BackMemory& m, int64_t channel) {
@@ -573,6 +730,7 @@ template <class T> void scan_backward_typed(const ScanArgs& a, const ScanGrads& 
       clear(m.group_C + i * per_sample, per_sample);
       clear(m.group_gap + i * a.l, a.l);
       clear(m.group_step + i * a.l, a.l);
+      clear(m.group_hold + i * a.l, a.l);
       for (int64_t v = group * vectors / GROUPS; v < (group + 1) * vectors / GROUPS; ++v)
         scan_channels_backward<T>({a, b, v * W, (int)smaller(W, a.e - v * W), blocks, m.B + b * per_sample, m.C + b * per_sample},
                                   g, m, group);

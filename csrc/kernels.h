@@ -16,7 +16,7 @@ struct ScanArgs {
   bool bf16, reverse, gap_per_channel, log_A;  // log_A: A holds log(-A)
   int threads;
   Rows u, delta, B, C, z;      // float or bfloat16
-  Rows gap, step, missing;     // float
+  Rows gap, step, missing, hold;  // float
   const float *A, *D, *delta_bias;
   const int32_t* order;        // the token whose u, z and y a step is for; null: its own
   int64_t order_batch;
@@ -26,7 +26,7 @@ struct ScanArgs {
 struct ScanGrads {
   Rows grad;                              // of y
   void *u, *delta, *B, *C, *z;            // contiguous, in the dtype of u
-  float *A, *D, *delta_bias, *gap, *step;
+  float *A, *D, *delta_bias, *gap, *step, *hold;  // hold is null if its gradient is not wanted
 };
 
 // silu of a depthwise convolution over a channels-last grid; a sequence is a grid of one row. With `source`, the grid shows at

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "gap", "step", "missing", "order")
+NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "gap", "step", "hold", "missing", "order")
 
 COUNTS = ("missing", "order")  # no gradients flow to these
 
@@ -39,6 +39,7 @@ def scan_inputs(
         "step": torch.rand(batch, length, generator=g) * 3,
         "missing": torch.randint(0, 4, (batch, length), generator=g).float(),
         "order": torch.rand(batch, length, generator=g).argsort(1).int(),
+        "hold": torch.randint(0, 40, (batch, length), generator=g) / 2,
     }
     return {name: x for name, x in inputs.items() if name not in without}
 

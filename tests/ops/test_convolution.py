@@ -91,7 +91,7 @@ def test_a_source_that_shows_every_token_in_its_place_changes_nothing():
     ("source", "error", "says"),
     [
         (torch.zeros(2, 12), TypeError, "must be int32, got torch.float32"),
-        (torch.zeros(3, 12, dtype=torch.int32), ValueError, r"\(b L\) for the 2 images"),
+        (torch.zeros(3, 12, dtype=torch.int32), ValueError, r"source must have shape \(2, L\), got \(3, 12\)"),
         (torch.zeros(2, 3, 4, dtype=torch.int32), ValueError, r"got \(2, 3, 4\)"),
         (torch.full((2, 12), 7, dtype=torch.int32), IndexError, "source must be -1 ... 6, got 7"),
         (torch.full((2, 12), -2, dtype=torch.int32), IndexError, "got -2"),
@@ -129,23 +129,47 @@ def test_result_does_not_depend_on_the_number_of_threads():
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # opcheck itself reads it
 def test_opcheck(monkeypatch):
     monkeypatch.undo()
-    operator = torch.ops.skimba.depthwise_conv.default
+    grid, causal = torch.ops.skimba.depthwise_conv2d.default, torch.ops.skimba.causal_conv1d.default
     x, weight, bias = (t.detach().clone().requires_grad_() for t in conv_inputs(2, 4, 5, 6, taps=(3, 3)).values())
-    torch.library.opcheck(operator, (x, weight, bias, None, False))
+    torch.library.opcheck(grid, (x, weight, bias, None))
     tokens = x.detach()[:, :, :2].flatten(1, 2).requires_grad_()
     source = torch.randint(-1, tokens.shape[1], (2, 4, 5), dtype=torch.int32)
-    torch.library.opcheck(operator, (tokens, weight, bias, source, False))
+    torch.library.opcheck(grid, (tokens, weight, bias, source))
     row = weight.detach()[:, 0].clone().requires_grad_()
     for reverse in (False, True):
-        torch.library.opcheck(operator, (tokens, row, bias, None, reverse))
-        torch.library.opcheck(operator, (tokens, row, bias, source.flatten(1), reverse))
+        torch.library.opcheck(causal, (tokens, row, bias, None, reverse))
+        torch.library.opcheck(causal, (tokens, row, bias, source.flatten(1), reverse))
 
 
 def test_bad_input_says_what_is_allowed():
     inputs = conv_inputs(2, 9, 6, taps=(4,))
-    with pytest.raises(ValueError, match=r"weight must have shape \(6, 4\), got \(5, 4\)"):
+    with pytest.raises(ValueError, match=r"weight must have shape \(6, k\), got \(5, 4\)"):
         causal_conv1d(inputs["x"], inputs["weight"][:5], inputs["bias"])
     with pytest.raises(ValueError, match="odd kh and kw"):
         depthwise_conv2d(torch.zeros(1, 3, 3, 2), torch.zeros(2, 4, 4), torch.zeros(2))
     with pytest.raises(TypeError, match="floating dtype"):
         causal_conv1d(inputs["x"].long(), inputs["weight"], inputs["bias"])
+    with pytest.raises(
+        ValueError, match=r"x must be \(b h w e\) without a source and \(b l e\) with one, got \(2, 9, 6\)"
+    ):
+        depthwise_conv2d(inputs["x"], torch.zeros(6, 3, 3), inputs["bias"])
+    for name in ("x", "weight", "bias"):
+        with pytest.raises(TypeError, match=f"{name} must be a Tensor, got None"):
+            causal_conv1d(**{**inputs, name: None})
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_empty_batch_gives_an_empty_result(backend, dtype):
+    if backend == "cpu" and native.UNAVAILABLE is not None:
+        pytest.skip(native.UNAVAILABLE)
+    inputs = {name: x.requires_grad_() for name, x in conv_inputs(0, 9, 6, taps=(4,)).items()}
+    inputs["x"] = inputs["x"].to(dtype)
+    for source in (None, torch.zeros(0, 20, dtype=torch.int32)):
+        y = causal_conv1d(**inputs, source=source, backend=backend)
+        assert y.shape == (0, 9, 6)
+        assert torch.equal(torch.autograd.grad(y.sum(), inputs["weight"])[0], torch.zeros(6, 4))
+    grid = conv_inputs(0, 3, 4, 6, taps=(3, 3))
+    assert depthwise_conv2d(**grid, backend=backend).shape == (0, 3, 4, 6)
+    tokens, source = grid["x"][:, 0], torch.zeros(0, 3, 4, dtype=torch.int32)
+    assert depthwise_conv2d(tokens, grid["weight"], grid["bias"], source=source, backend=backend).shape == (0, 4, 6)

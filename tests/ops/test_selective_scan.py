@@ -9,7 +9,8 @@ from skimba.ops import native, selective_scan
 from tests.ops.scan_inputs import NAMES, double, relative_error, scan_inputs, with_gradients
 
 needs_native = pytest.mark.skipif(native.UNAVAILABLE is not None, reason="no native kernels")
-OPTIONAL = ("D", "z", "delta_bias", "gap", "step", "missing", "order")
+BACKENDS = ["reference", pytest.param("cpu", marks=needs_native)]
+OPTIONAL = ("D", "z", "delta_bias", "gap", "step", "hold", "missing", "order")
 
 
 def assert_matches(inputs, value=1e-5, gradient=1e-4, **options):
@@ -38,7 +39,7 @@ def test_matches_at_every_number_of_channels_and_states(channels, states, varian
 
 
 @needs_native
-@pytest.mark.parametrize("without", [c for k in range(6) for c in itertools.combinations(OPTIONAL, k)])
+@pytest.mark.parametrize("without", [c for k in range(7) for c in itertools.combinations(OPTIONAL, k)])
 def test_each_optional_argument_may_be_absent(without):
     assert_matches(scan_inputs(17, without=without))
 
@@ -105,7 +106,7 @@ def test_result_does_not_depend_on_the_number_of_threads(variant):
 
 @needs_native
 def test_a_gap_is_the_full_scan_without_input_at_missing_positions():
-    inputs = scan_inputs(12, 24, without=("z", "gap", "step", "missing", "order"))
+    inputs = scan_inputs(12, 24, without=("z", "gap", "step", "hold", "missing", "order"))
     kept = torch.tensor([0, 3, 4, 9])
     missing = torch.ones(12, dtype=torch.bool).index_fill(0, kept, False)
     inputs["u"] = inputs["u"].masked_fill(missing[None, :, None], 0.0)
@@ -120,8 +121,9 @@ def test_a_gap_is_the_full_scan_without_input_at_missing_positions():
 
 @needs_native
 def test_step_one_and_gap_zero_are_the_dense_scan_bit_for_bit():
-    dense = scan_inputs(50, without=("gap", "step", "missing"))
-    aligned = {**dense, "gap": torch.zeros(2, 50), "step": torch.ones(2, 50), "missing": torch.zeros(2, 50)}
+    dense = scan_inputs(50, without=("gap", "step", "hold", "missing"))
+    aligned = {**dense, "gap": torch.zeros(2, 50), "missing": torch.zeros(2, 50)}
+    aligned |= {"step": torch.ones(2, 50), "hold": torch.ones(2, 50)}
     assert torch.equal(selective_scan(**dense), selective_scan(**aligned))
 
 
@@ -135,9 +137,25 @@ def test_nan_stays_in_its_channel():
     assert y.isnan().sum() == 6
 
 
-@needs_native
-def test_an_empty_batch_gives_an_empty_result():
-    assert selective_scan(**scan_inputs(5, batch=0), backend="cpu").shape == (0, 5, 24)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_empty_batch_gives_an_empty_result(backend):
+    found = with_gradients(selective_scan, scan_inputs(5, batch=0), backend=backend)
+    assert found["y"].shape == (0, 5, 24)
+    assert torch.equal(found["grad_A"], torch.zeros(24, 16))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("gap_per_channel", [False, True])
+@pytest.mark.parametrize(("channels", "states"), [(5, 3), (24, 16), (24, 20)])
+def test_an_infinite_gap_empties_the_state(channels, states, gap_per_channel, backend):
+    inputs = scan_inputs(21, channels, states, gap_per_channel=gap_per_channel, without=("order", "missing"))
+    inputs["gap"] = inputs["gap"].clone()
+    inputs["gap"][:, 9] = float("inf")
+    found = with_gradients(selective_scan, inputs, backend=backend)
+    assert all(x.isfinite().all() for x in found.values())
+    rest = {name: x[:, 9:] if x.dim() > 1 and x.shape[1] == 21 else x for name, x in inputs.items()}
+    rest["gap"] = rest["gap"].nan_to_num(posinf=0)
+    torch.testing.assert_close(found["y"][:, 9:], selective_scan(**rest, backend=backend), rtol=1e-5, atol=1e-5)
 
 
 @needs_native
@@ -187,7 +205,15 @@ def test_inference_mode():
         ({"u": torch.zeros(2, 0, 24)}, ValueError, "at least one element"),
         ({"u": torch.zeros(2, 9, 24, dtype=torch.int64)}, TypeError, "floating dtype, got torch.int64"),
         ({"delta": torch.zeros(2, 8, 24)}, ValueError, r"delta must have shape \(2, 9, 24\), got \(2, 8, 24\)"),
-        ({"A": torch.zeros(24)}, ValueError, r"A must have shape \(e n\)"),
+        ({"A": torch.zeros(24)}, ValueError, r"A must have shape \(24, n\), got \(24,\)"),
+        ({"A": torch.zeros(24, 0)}, ValueError, "at least one element"),
+        ({"u": None}, TypeError, "u must be a Tensor, got None"),
+        ({"delta": None}, TypeError, "delta must be a Tensor, got None"),
+        ({"A": None}, TypeError, "A must be a Tensor, got None"),
+        ({"B": None}, TypeError, "B must be a Tensor, got None"),
+        ({"C": None}, TypeError, "C must be a Tensor, got None"),
+        ({"z": 1.0}, TypeError, "z must be a Tensor, got float"),
+        ({"steps": torch.ones(2, 9)}, TypeError, "unexpected keyword argument 'steps'"),
         ({"B": torch.zeros(2, 9, 15)}, ValueError, "B must have shape"),
         ({"gap": torch.full((2, 9), -1.0)}, ValueError, "gap must be >= 0"),
         ({"gap": torch.full((2, 9, 24), float("nan"))}, ValueError, "gap must be >= 0"),
@@ -196,6 +222,11 @@ def test_inference_mode():
         ({"order": torch.arange(8).int()}, ValueError, "order must have shape"),
         ({"missing": torch.full((2, 9), -1.0)}, ValueError, "missing must be >= 0"),
         ({"step": torch.full((2, 9), float("nan"))}, ValueError, "step must be >= 0"),
+        ({"hold": torch.full((2, 9), -0.5)}, ValueError, "hold must be >= 0, finite"),
+        ({"hold": torch.full((2, 9), float("inf"))}, ValueError, "hold must be >= 0, finite"),
+        ({"hold": torch.ones(9)}, ValueError, r"hold must have shape \(2, 9\), got \(9,\)"),
+        ({"missing": torch.full((2, 9), float("inf"))}, ValueError, "missing must be >= 0, finite"),
+        ({"step": torch.full((2, 9), float("inf"))}, ValueError, "step must be >= 0, finite"),
         ({"step": torch.zeros(2, 9, 24)}, ValueError, "step must have shape"),
         ({"backend": "cuda"}, ValueError, "backend must be"),
     ],

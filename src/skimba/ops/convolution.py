@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import torch
 from torch import Tensor
 
-from skimba.ops import _library, _reference
-from skimba.ops._checks import Backend, check, check_data, choose
+from skimba.ops.backends import Backend, run
+from skimba.ops.inputs import CAUSAL, GRID, CausalInputs, GridInputs
+from skimba.ops.library import CAUSAL_CONV1D, DEPTHWISE_CONV2D
 
 
 def causal_conv1d(
@@ -30,7 +28,7 @@ def causal_conv1d(
             convolution then runs over that sequence, and a token gets the mean over the positions that show it (zeros if
             none does).
         reverse: the mirror image, which sees the tokens after t: ``x_{t+(k-1)-j}``.
-        backend: a key of :data:`BACKENDS_1D`, or ``auto``: ``cpu`` where it can run, else ``reference``.
+        backend: as of :func:`skimba.ops.selective_scan`.
 
     Returns:
         ``(b l e)`` in the dtype of ``x``.
@@ -42,14 +40,9 @@ def causal_conv1d(
     Source: the convolution of Mamba (arXiv 2312.00752, section 3.4); the reverse direction is that of Vim
     (arXiv 2401.09417).
     """
-    check_data("x", x, "b l e")
-    if weight.dim() != 2 or weight.shape[1] == 0:
-        raise ValueError(f"weight must have shape (e k) with k >= 1, got {tuple(weight.shape)}")
-    check("weight", weight, ((x.shape[2], weight.shape[1]),), x)
-    check("bias", bias, ((x.shape[2],),), x)
-    if source is not None:
-        _check_source(source, x, 2)
-    return BACKENDS_1D[choose(backend, x)](x, weight, bias, source, reverse)
+    inputs = CausalInputs(x, weight, bias, source, reverse)
+    CAUSAL.check(inputs)
+    return run(CAUSAL_CONV1D, inputs, backend)
 
 
 def depthwise_conv2d(
@@ -63,7 +56,7 @@ def depthwise_conv2d(
         bias: ``(e)``.
         source: ``(b h w)`` int32: the token of ``x (b l e)`` that each position of the grid shows, or -1 for zeros; a token
             gets the mean over the positions that show it.
-        backend: a key of :data:`BACKENDS_2D`, or ``auto``: ``cpu`` where it can run, else ``reference``.
+        backend: as of :func:`skimba.ops.selective_scan`.
 
     Returns:
         The shape and dtype of ``x``.
@@ -73,29 +66,10 @@ def depthwise_conv2d(
 
     Source: the convolution of PlainMamba (arXiv 2403.17695).
     """
-    check_data("x", x, "b h w e" if source is None else "b l e")
-    if weight.dim() != 3 or weight.shape[1] % 2 == 0 or weight.shape[2] % 2 == 0:
+    inputs = GridInputs(x, weight, bias, source)
+    GRID.check(inputs)
+    if weight.shape[1] % 2 == 0 or weight.shape[2] % 2 == 0:
         raise ValueError(f"weight must have shape (e kh kw) with odd kh and kw, got {tuple(weight.shape)}")
-    check("weight", weight, ((x.shape[-1], weight.shape[1], weight.shape[2]),), x)
-    check("bias", bias, ((x.shape[-1],),), x)
-    if source is not None:
-        _check_source(source, x, 3)
-    return BACKENDS_2D[choose(backend, x)](x, weight, bias, source)
-
-
-def _check_source(source: Tensor, x: Tensor, rank: int) -> None:
-    if source.dim() != rank or source.shape[0] != x.shape[0] or 0 in source.shape[1:]:
-        axes = "(b L)" if rank == 2 else "(b h w)"
-        raise ValueError(f"source must be {axes} for the {x.shape[0]} images of x, got {tuple(source.shape)}")
-    if source.dtype != torch.int32:
-        raise TypeError(f"source must be int32, got {source.dtype}")
-    if source.device != x.device:
-        raise ValueError(f"source must be on {x.device}, got {source.device}")
-
-
-def _native(x: Tensor, weight: Tensor, bias: Tensor, source: Tensor | None, reverse: bool = False) -> Tensor:
-    return _library.call(torch.ops.skimba.depthwise_conv, x, weight.float(), bias.float(), source, reverse)
-
-
-BACKENDS_1D: dict[str, Callable[..., Tensor]] = {"reference": _reference.causal_conv1d, "cpu": _native}
-BACKENDS_2D: dict[str, Callable[..., Tensor]] = {"reference": _reference.depthwise_conv2d, "cpu": _native}
+    if x.dim() != (4 if source is None else 3):
+        raise ValueError(f"x must be (b h w e) without a source and (b l e) with one, got {tuple(x.shape)}")
+    return run(DEPTHWISE_CONV2D, inputs, backend)

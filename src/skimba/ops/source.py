@@ -11,6 +11,8 @@ from torch import Tensor
 
 def check_source(source: Tensor, length: int) -> None:
     """Raise IndexError unless all of ``source`` is -1 … length-1."""
+    if source.numel() == 0:
+        return
     for found in (int(source.min()), int(source.max())):
         if not -1 <= found < length:
             raise IndexError(f"source must be -1 ... {length - 1}, got {found}")

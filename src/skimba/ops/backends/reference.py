@@ -1,0 +1,221 @@
+"""The ``reference`` backend: readable implementations in plain PyTorch, the ground truth of every kernel.
+
+They run on any device and are differentiated by torch. Under ``CompositeExplicitAutograd`` they also stand behind the
+operators wherever no kernels are registered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from skimba.ops.inputs import CausalInputs, GridInputs, NormInputs, ScanInputs
+from skimba.ops.library import (
+    ADD_RMS_NORM,
+    CAUSAL_CONV1D,
+    DEPTHWISE_CONV2D,
+    SELECTIVE_SCAN,
+    Kernels,
+    Operator,
+    implement,
+)
+from skimba.ops.source import check_source, mean_shown, show
+
+
+def selective_scan(s: ScanInputs) -> Tensor:
+    """See :func:`skimba.selective_scan`. One step after the other, in float32 (float64 for such inputs)."""
+    if s.log_A:
+        A = -s.A.to(torch.promote_types(s.A.dtype, torch.float32)).exp()
+        return selective_scan(s._replace(A=A, log_A=False))
+    if s.order is not None:
+        return _ordered_scan(s, s.order)
+    _check_times(s)
+    dtype = torch.promote_types(s.u.dtype, torch.float32)
+    u, delta, B, C = (x.to(dtype) for x in (s.u, s.delta, s.B, s.C))
+    if s.delta_bias is not None:
+        delta = delta + s.delta_bias
+    dt = F.softplus(delta)  # (b l e)
+    before = dt.roll(-1 if s.reverse else 1, dims=1)  # the first step's is arbitrary: its state is zero
+    if s.step is not None:
+        dt = dt * s.step[..., None]
+    time = dt if s.hold is None else dt * s.hold[..., None]
+    if s.missing is not None:
+        time = time + s.missing.detach()[..., None] * before
+    if s.gap is not None:
+        time = time + (s.gap[..., None] if s.gap.dim() == 2 else s.gap)
+    time = time.clamp(max=torch.finfo(dtype).max)  # an infinite gap: 0 · infinity is no number
+    inputs = dt * u
+    h = u.new_zeros(u.shape[0], u.shape[2], s.A.shape[1])  # (b e n)
+    ys: list[Tensor] = []
+    steps = range(u.shape[1])
+    for t in reversed(steps) if s.reverse else steps:
+        added = inputs[:, t, :, None] * B[:, t, None]
+        if s.hold is not None:
+            added = added * held_sum(dt[:, t, :, None] * s.A, s.hold[:, t, None, None].to(dtype))
+        h = torch.exp(time[:, t, :, None] * s.A) * h + added
+        ys.append((h * C[:, t, None]).sum(-1))
+    y = torch.stack(ys[::-1] if s.reverse else ys, dim=1)
+    if s.D is not None:
+        y = y + s.D * u
+    if s.z is not None:
+        y = y * F.silu(s.z.to(dtype))
+    return y.to(s.u.dtype)
+
+
+def held_sum(exponent: Tensor, held: Tensor) -> Tensor:
+    """``1 + a + … + a^(held-1)`` with ``a = exp(exponent)``, as ``expm1(held · exponent) / expm1(exponent)`` between whole
+    numbers too; ``held`` where the exponent is 0."""
+    return held * _expm1_ratio(held * exponent) / _expm1_ratio(exponent)
+
+
+def _expm1_ratio(x: Tensor) -> Tensor:
+    """``expm1(x) / x``; near 0 its series, whose derivatives do not cancel."""
+    near = x.abs() < 0.03
+    far = x.where(~near, 1.0)
+    x = x.where(near, 0.0)
+    series = torch.ones_like(x)
+    for divisor in (8, 7, 6, 5, 4, 3, 2):
+        series = 1 + x / divisor * series
+    return torch.where(near, series, torch.expm1(far) / far)
+
+
+def _ordered_scan(s: ScanInputs, order: Tensor) -> Tensor:
+    batch, length = s.u.shape[:2]
+    index = order.long().expand(batch, length)
+    if not torch.equal(index.sort(1).values, torch.arange(length, device=index.device).expand(batch, length)):
+        raise ValueError("order must hold each token once")
+    rows = index[..., None].expand_as(s.u)  # (b l e)
+    z = None if s.z is None else s.z.gather(1, rows)
+    y = selective_scan(s._replace(u=s.u.gather(1, rows), z=z, order=None))
+    return torch.zeros_like(y).scatter(1, rows, y)
+
+
+def _check_times(s: ScanInputs) -> None:
+    """Not while tracing, where there are no values."""
+    for name in ("gap", "step", "hold", "missing"):
+        x = getattr(s, name)
+        has_values = type(x) in (Tensor, torch.nn.Parameter) and x.device.type != "meta"
+        if not has_values or torch.compiler.is_compiling():
+            continue
+        good, allowed = x >= 0, ">= 0"
+        if name != "gap":
+            good, allowed = good & x.isfinite(), ">= 0, finite"
+        if not good.all():
+            raise ValueError(f"{name} must be {allowed} and not NaN, got {float(x.detach()[~good][0])}")
+
+
+def causal_conv1d(s: CausalInputs) -> Tensor:
+    """See :func:`skimba.ops.causal_conv1d`."""
+    x, source = s.x, s.source
+    if source is not None:
+        check_source(source, x.shape[1])
+        return mean_shown(causal_conv1d(s._replace(x=show(x, source), source=None)), source, x.shape[1])
+    channels, width = s.weight.shape
+    padding = (0, width - 1) if s.reverse else (width - 1, 0)
+    kernel = (s.weight.flip(1) if s.reverse else s.weight)[:, None].to(x.dtype)
+    y = F.conv1d(F.pad(x.transpose(1, 2), padding), kernel, s.bias.to(x.dtype), groups=channels)
+    return F.silu(y).transpose(1, 2)
+
+
+def depthwise_conv2d(s: GridInputs) -> Tensor:
+    """See :func:`skimba.ops.depthwise_conv2d`."""
+    x, source = s.x, s.source
+    if source is not None:
+        check_source(source, x.shape[1])
+        flat = source.flatten(1)
+        grid = show(x, flat).unflatten(1, source.shape[1:])
+        return mean_shown(depthwise_conv2d(s._replace(x=grid, source=None)).flatten(1, 2), flat, x.shape[1])
+    channels, height, width = s.weight.shape
+    y = F.conv2d(
+        x.permute(0, 3, 1, 2),
+        s.weight[:, None].to(x.dtype),
+        s.bias.to(x.dtype),
+        padding=(height // 2, width // 2),
+        groups=channels,
+    )
+    return F.silu(y).permute(0, 2, 3, 1)
+
+
+def add_rms_norm(s: NormInputs) -> tuple[Tensor, Tensor]:
+    """See :func:`skimba.ops.add_rms_norm`."""
+    total = s.x.to(torch.promote_types(s.x.dtype, torch.float32))
+    if s.residual is not None:
+        total = total + s.residual
+    return _rms_norm(total, s.weight, s.eps).to(s.x.dtype), total
+
+
+def _rms_norm(total: Tensor, weight: Tensor, eps: float) -> Tensor:
+    return total * torch.rsqrt(total.square().mean(-1, keepdim=True) + eps) * weight
+
+
+def run(operator: Operator, inputs: Any) -> Any:
+    """The reference of an operator, past the dispatcher: every operation in it is torch's own."""
+    return FUNCTIONS[operator.name](inputs)
+
+
+@contextmanager
+def _recording() -> Iterator[None]:
+    """Lets torch record operations inside an operator's kernel, where the dispatcher has left autograd behind."""
+    autograd = torch._C.DispatchKey.AutogradFunctionality
+    with torch._C._SetExcludeDispatchKeyGuard(autograd, False), torch.enable_grad():
+        yield
+
+
+def _gradients(
+    function: Callable[..., Tensor], inputs: Sequence[Any], wanted: Sequence[int], grad: Tensor
+) -> dict[int, Tensor]:
+    """Gradients of ``function(*inputs)`` to those of its inputs that are wanted, by running it again."""
+    with _recording():
+        leaves = {i: inputs[i].detach().requires_grad_() for i in wanted}
+        y = function(*[leaves.get(i, x) for i, x in enumerate(inputs)])
+        found = torch.autograd.grad(y, list(leaves.values()), grad.to(y.dtype), materialize_grads=True)
+    return {i: g.contiguous() for i, g in zip(leaves, found, strict=True)}
+
+
+def _kernels(operator: Operator) -> Kernels:
+    function, signature = FUNCTIONS[operator.name], operator.signature
+
+    def forward(*arguments: Any) -> Tensor:
+        return function(signature.inputs(*arguments)).contiguous()
+
+    def backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+        *inputs, mask = arguments
+        wanted = [i for i, want in zip(signature.differentiable, mask, strict=True) if want]
+        found = _gradients(forward, inputs, wanted, grad) if wanted else {}
+        return tuple([found[i] if i in found else grad.new_empty(0) for i in signature.differentiable])
+
+    return forward, backward
+
+
+def _norm_kernels() -> Kernels:
+    def forward(*arguments: Any) -> tuple[Tensor, Tensor]:
+        y, total = add_rms_norm(NormInputs(*arguments))
+        return y.contiguous(), total.clone(memory_format=torch.contiguous_format)
+
+    def backward(
+        grad: Tensor, grad_total: Tensor | None, total: Tensor, weight: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor]:
+        found = _gradients(_rms_norm, (total, weight, eps), (0, 1), grad)
+        return found[0] if grad_total is None else found[0] + grad_total, found[1]
+
+    return forward, backward
+
+
+FUNCTIONS: dict[str, Callable[[Any], Any]] = {
+    SELECTIVE_SCAN.name: selective_scan,
+    CAUSAL_CONV1D.name: causal_conv1d,
+    DEPTHWISE_CONV2D.name: depthwise_conv2d,
+    ADD_RMS_NORM.name: add_rms_norm,
+}
+KERNELS: dict[str, Kernels] = {
+    **{o.name: _kernels(o) for o in (SELECTIVE_SCAN, CAUSAL_CONV1D, DEPTHWISE_CONV2D)},
+    ADD_RMS_NORM.name: _norm_kernels(),
+}
+
+for _name, _forward_and_backward in KERNELS.items():
+    implement(_name, "CompositeExplicitAutograd", *_forward_and_backward)
