@@ -1,8 +1,9 @@
 """How much a model computes, in multiply-adds, by two conventions.
 
 ``exact`` is what runs: every scan direction, an aligned convolution over all the positions it looks at, the matching of a
-reducer. Speed follows this one. ``published`` is what the papers' tables use: Vim's mixer counted as if it had one direction
-(github hustvl/Vim and those who compare with it), no matching; PlainMamba with all four scans.
+reducer, the places that deformable attention reads. Speed follows this one. ``published`` is what the papers' tables use: Vim's
+mixer counted as if it had one direction (github hustvl/Vim and those who compare with it), no matching; PlainMamba with all four
+scans; a detector with 1,000 boxes and 100 masks. Resizing, pooling and reading regions from maps are not counted.
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from skimba.dense.model import DenseModel, tokens_of, with_inner_reducer
+from skimba.layers.deformable import DeformableAttention
 from skimba.layers.mamba import Block, Mixer
-from skimba.models import Reducer, TokenModel, with_reducer
+from skimba.models import Reducer, TokenModel
 from skimba.tokens import Groups, Tokens
 
 REDUCER = "reducer"  # its line in FlopCount.by_module
@@ -31,10 +34,13 @@ class FlopCount:
     Attributes:
         convention: ``"published"`` or ``"exact"``.
         by_module: for every module that computes (mixers as a whole), by its name; ``"reducer"`` for choosing and merging.
+        by_part: the same summed by the parts of the model. Of a detector or segmenter: ``"backbone"`` (what pruning makes
+            cheaper), ``"adapter"`` (what stands beside it), and each head.
     """
 
     convention: str
     by_module: dict[str, int]
+    by_part: dict[str, int]
 
     @property
     def total(self) -> int:
@@ -42,7 +48,7 @@ class FlopCount:
 
 
 def count_flops(
-    model: TokenModel,
+    model: TokenModel | DenseModel,
     img_size: int | tuple[int, int] | None = None,
     convention: str = "published",
     images: Tensor | None = None,
@@ -50,7 +56,7 @@ def count_flops(
     """Count a model's multiply-adds for one image, dense or pruned, by running it on tensors without data.
 
     Args:
-        model: a skimba model.
+        model: a skimba model, detector or segmenter.
         img_size: side of the image in pixels, or ``(height, width)``; the model's own if None.
         convention: ``"published"`` or ``"exact"``.
         images: ``(b c height width)``: count the mean over these, for a model whose tokens depend on the image
@@ -65,7 +71,8 @@ def count_flops(
     exact = convention == "exact"
     size = model.img_size if img_size is None else img_size
     height, width = (size, size) if isinstance(size, int) else size
-    if images is None and model.reducer is not None and model.reducer.counts_by_image:
+    reducer = tokens_of(model).reducer
+    if images is None and reducer is not None and reducer.counts_by_image:
         raise ValueError("how many tokens stay depends on the images here: count on some, images=…")
     twin = _without_data(model) if images is None else copy.deepcopy(model).eval()
     counts: dict[str, int] = {}
@@ -81,20 +88,35 @@ def count_flops(
         if isinstance(module, Mixer):
             inside += (name + ".",)
         module.register_forward_hook(_counter(counts, name, formula, exact))
-    if twin.reducer is not None:
-        twin = with_reducer(twin, _CountingReducer(twin.reducer, counts, exact))
+    if reducer is not None:
+        twin = with_inner_reducer(twin, _CountingReducer(reducer, counts, exact))
     with torch.no_grad():
         if images is None:
-            images = torch.empty((1, twin.in_chans, height, width), dtype=next(twin.parameters()).dtype, device="meta")
-        twin(images)
-    return FlopCount(convention, {name: round(count / len(images)) for name, count in counts.items()})
+            chans, dtype = tokens_of(twin).in_chans, next(twin.parameters()).dtype
+            images = torch.empty((1, chans, height, width), dtype=dtype, device="meta")
+        twin.forward_counted(images) if isinstance(twin, DenseModel) else twin(images)
+    by_module = {name: round(count / len(images)) for name, count in counts.items()}
+    return FlopCount(convention, by_module, _by_part(model, by_module))
 
 
-def _without_data(model: TokenModel) -> TokenModel:
+def _by_part(model: TokenModel | DenseModel, by_module: dict[str, int]) -> dict[str, int]:
+    parts: dict[str, int] = {}
+    for name, count in by_module.items():
+        part = model.part_of(name) if isinstance(model, DenseModel) else name.split(".")[0]
+        parts[part] = parts.get(part, 0) + count
+    return parts
+
+
+Counted = TypeVar("Counted", bound=TokenModel | DenseModel)
+
+
+def _without_data(model: Counted) -> Counted:
     """A copy in evaluation mode whose tensors have shapes and no data."""
     memo: dict[int, Any] = {id(p): nn.Parameter(p.to("meta"), requires_grad=False) for p in model.parameters()}
     memo |= {id(b): b.to("meta") for b in model.buffers()}
-    return copy.deepcopy(model, memo).eval()
+    twin = copy.deepcopy(model, memo)
+    twin.eval()
+    return twin
 
 
 def _counter(counts: dict[str, int], name: str, formula: Formula, exact: bool) -> Callable[..., None]:
@@ -140,6 +162,15 @@ def _conv(module: nn.Conv1d | nn.Conv2d | nn.Conv3d, inputs: tuple[Any, ...], ou
     return output.numel() * module.weight[0].numel()
 
 
+def _conv_transpose(module: nn.ConvTranspose2d, inputs: tuple[Any, ...], output: Tensor, exact: bool) -> int:
+    return inputs[0].numel() * module.weight[0].numel()
+
+
+def _deformable(module: DeformableAttention, inputs: tuple[Any, ...], output: Tensor, exact: bool) -> int:
+    """What its projections, which are counted by themselves, do not do."""
+    return output.shape[0] * module.multiply_adds(output.shape[1]) if exact else 0
+
+
 def _mixer(module: Mixer, inputs: tuple[Any, ...], output: Any, exact: bool) -> int:
     hidden, layout = inputs[:2]
     return hidden.shape[0] * module.multiply_adds(layout, output[0].shape[1], exact)
@@ -152,5 +183,7 @@ FORMULAS: dict[type[nn.Module], Formula] = {
     nn.Conv1d: _conv,
     nn.Conv2d: _conv,
     nn.Conv3d: _conv,
+    nn.ConvTranspose2d: _conv_transpose,
+    DeformableAttention: _deformable,
     Mixer: _mixer,
 }

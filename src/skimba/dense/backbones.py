@@ -35,11 +35,13 @@ class DenseBackbone(TokenModel):
     """A model without a head whose features are maps.
 
     Attributes:
+        beside: names of modules that stand beside the blocks, and that a reducer does not make cheaper.
         channels: of each map.
         strides: of each map, in pixels.
         restore: how positions without a token are shown: a key of :data:`skimba.tokens.RESTORE`, or a function like those in it.
     """
 
+    beside: frozenset[str] = frozenset()
     channels: tuple[int, ...]
     strides: tuple[int, ...]
     restore: str | Callable[[], Restore] = "last"

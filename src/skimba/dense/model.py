@@ -7,6 +7,7 @@ from typing import TypeVar
 from torch import Tensor
 
 from skimba.dense.backbones import DenseBackbone
+from skimba.models import Reducer, TokenModel, with_reducer
 from skimba.models.sharing import SharedWeights, shared_twin
 
 
@@ -28,6 +29,13 @@ class DenseModel(SharedWeights):
         """
         raise NotImplementedError
 
+    def part_of(self, name: str) -> str:
+        """The part of the model that a module belongs to, by its name: ``"backbone"``, ``"adapter"`` beside it, or a head."""
+        top, _, rest = name.partition(".")
+        if top == "backbone":
+            return "adapter" if rest.split(".")[0] in self.backbone.beside else top
+        return "backbone" if top == "reducer" else top
+
     @property
     def img_size(self) -> tuple[int, int]:
         """Height and width of the picture that costs are counted on if none is given."""
@@ -42,3 +50,18 @@ def with_backbone(model: Dense, backbone: DenseBackbone) -> Dense:
     twin = shared_twin(model)
     twin.backbone = backbone
     return twin
+
+
+def tokens_of(model: TokenModel | DenseModel) -> TokenModel:
+    """The model whose tokens a reducer takes out: a dense model's backbone, or the model itself."""
+    return model.backbone if isinstance(model, DenseModel) else model
+
+
+Model = TypeVar("Model", bound=TokenModel | DenseModel)
+
+
+def with_inner_reducer(model: Model, reducer: Reducer | None) -> Model:
+    """A model on the same weights with another reducer, in its backbone if it is a dense one; the one given stays as it is."""
+    if isinstance(model, DenseModel):
+        return with_backbone(model, with_reducer(model.backbone, reducer))
+    return with_reducer(model, reducer)

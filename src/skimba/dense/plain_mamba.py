@@ -29,6 +29,7 @@ class PlainMambaTrunk(DenseBackbone):
     def __init__(self, model: PlainMamba) -> None:
         super().__init__(model.img_size, model.in_chans, model.num_features, 0)
         self.grid, self.pretrained_cfg = model.grid, model.pretrained_cfg
+        self.paper_schedule = model.paper_schedule
         self.patch_embed = model.backbone.patch_embed
         self.pos_embed = model.backbone.pos_embed
         self.layers = model.backbone.layers
@@ -90,6 +91,8 @@ class PlainMambaAdapter(PlainMambaTrunk):
         ffn_ratio: hidden width of an extractor's feed-forward, in model widths.
         drop_path: stochastic depth in the extractors.
     """
+
+    beside = frozenset({"spm", "interactions", "up"})
 
     def __init__(
         self,

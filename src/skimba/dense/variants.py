@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ from skimba.dense.upernet import UperNet
 from skimba.models import PlainMamba, TokenModel
 from skimba.models.registry import named_model
 from skimba.models.variants import HubFile, Source, fetch
+from skimba.tokens import Restore, start_restore
 
 IMAGENET = "imagenet"  # weights of the backbone alone, from classification
 CLASSES = {"coco": 80, "ade20k": 150, "scenes": 10}  # that the weights of a data set tell apart
@@ -65,6 +66,7 @@ def mask_rcnn(
     num_classes: int | None = None,
     pretrained: str | None = None,
     checkpoint: str | Path | None = None,
+    restore: str | Callable[[], Restore] = "last",
     **sizes: Any,
 ) -> MaskRCNN:
     """A Mask R-CNN on one of the models.
@@ -77,6 +79,8 @@ def mask_rcnn(
         pretrained: ``"coco"`` (the official detectors), ``"imagenet"`` (the backbone's weights from classification) or None.
             With another ``num_classes`` than the weights have, the layers of the classes start afresh.
         checkpoint: load these weights instead.
+        restore: how positions are shown whose token was pruned: a key of :data:`skimba.tokens.RESTORE` or a function like
+            those in it. It is also an attribute, ``model.backbone.restore``.
         sizes: of the backbone, for instance ``drop_path_rate=0.2``; ``largest=None`` leaves pictures as large as they are.
 
     Raises:
@@ -97,7 +101,7 @@ def mask_rcnn(
         neck = SimplePyramid(backbone.channels[0], backbone.strides[0], variant.head_sizes.width)
     count = num_classes or CLASSES.get(pretrained or "", 80)
     detector = MaskRCNN(backbone, neck, count, variant.head_sizes, variant.anchor_scale, variant.largest)
-    return _loaded(detector, variant, pretrained, checkpoint, num_classes)
+    return _finished(detector, variant, pretrained, checkpoint, num_classes, restore)
 
 
 def upernet(
@@ -105,6 +109,7 @@ def upernet(
     num_classes: int | None = None,
     pretrained: str | None = None,
     checkpoint: str | Path | None = None,
+    restore: str | Callable[[], Restore] = "last",
     **sizes: Any,
 ) -> UperNet:
     """A UperNet on one of the models.
@@ -116,6 +121,7 @@ def upernet(
         pretrained: ``"ade20k"`` (the official segmenters), ``"imagenet"`` (the backbone's weights from classification) or None.
             With another ``num_classes`` than the weights have, the layers of the classes start afresh.
         checkpoint: load these weights instead.
+        restore: how positions are shown whose token was pruned, as for :func:`mask_rcnn`.
         sizes: of the backbone, for instance ``drop_path_rate=0.2``; ``largest=None`` leaves pictures as large as they are.
 
     Raises:
@@ -125,7 +131,7 @@ def upernet(
     backbone = PlainMambaStages(model) if isinstance(model, PlainMamba) else stage_maps(model)
     count = num_classes or CLASSES.get(pretrained or "", 150)
     segmenter = UperNet(backbone, count, variant.width, variant.auxiliary_width, largest=variant.largest)
-    return _loaded(segmenter, variant, pretrained, checkpoint, num_classes)
+    return _finished(segmenter, variant, pretrained, checkpoint, num_classes, restore)
 
 
 def _model(
@@ -151,10 +157,17 @@ def _model(
 Dense = TypeVar("Dense", bound=DenseModel)
 
 
-def _loaded(
-    model: Dense, variant: Variant, pretrained: str | None, checkpoint: str | Path | None, num_classes: int | None
+def _finished(
+    model: Dense,
+    variant: Variant,
+    pretrained: str | None,
+    checkpoint: str | Path | None,
+    num_classes: int | None,
+    restore: str | Callable[[], Restore],
 ) -> Dense:
-    """The model with its weights; the layers of the classes may start afresh if their number was asked for."""
+    """The model with its restore and its weights; the layers of the classes may start afresh if their number was asked for."""
+    start_restore(restore)  # an unknown key is told now
+    model.backbone.restore = restore
     source = checkpoint if pretrained in (None, IMAGENET) else fetch(variant.weights[pretrained])
     if source is not None:
         load_dense(model, source, fresh=() if num_classes is None else BY_CLASS)
@@ -167,7 +180,7 @@ def _official(task: str, number: int) -> HubFile:
 
 
 ANY = "any"  # how a model is used that has no line of its own
-_MICRO_HEADS = HeadSizes(width=64, rpn=64, box=64, box_hidden=128, mask=64)
+_MICRO_HEADS = HeadSizes(width=48, rpn=48, box=48, box_hidden=96, mask=48)
 DETECTORS = {
     **{
         f"plain_mamba_l{number}": Variant(

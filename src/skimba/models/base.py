@@ -59,11 +59,13 @@ class TokenModel(SharedWeights):
         num_classes: size of the head.
 
     Attributes:
+        head_parts: names of the modules that only ``forward_head`` uses.
         paper_schedule: ``{blocks: share of the tokens kept}`` as the paper prunes this model; None if no paper does.
         pretrained_cfg: timm's: how the weights expect pictures; and ``architecture`` and ``sizes`` as create_model was asked.
     """
 
     class_token_count: int
+    head_parts: tuple[str, ...] = ()
     layers: nn.ModuleList
     grid: tuple[int, int]
 

@@ -100,6 +100,7 @@ class PlainMamba(TokenModel):
     """
 
     class_token_count = 0
+    head_parts = ("backbone.ln1", "head")
 
     def __init__(
         self,

@@ -63,6 +63,7 @@ class VisionMamba(TokenModel):
     """
 
     class_token_count = 1
+    head_parts = ("norm_f", "head")
 
     def __init__(
         self,

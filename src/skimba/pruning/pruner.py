@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from skimba.models import TokenModel, with_reducer
+from skimba.dense.model import DenseModel, tokens_of, with_inner_reducer
+from skimba.models import TokenModel
 from skimba.pruning.calibration import calibrate, keep_for_flops, keep_for_speedup
 from skimba.pruning.importance import IMPORTANCE, READS_NO_SCAN, Importance
 from skimba.pruning.learned import LEARNED, LearnedImportance
@@ -32,7 +33,7 @@ from skimba.pruning.schedule import COUNT_STEP, COUNTS, STAGES, Keep, paper_sche
 from skimba.pruning.selection import SELECTION, Selection
 from skimba.tokens import ALIGNMENTS, CONV_RULES, Alignment, Groups, Tokens
 
-Model = TypeVar("Model", bound=TokenModel)
+Model = TypeVar("Model", bound=TokenModel | DenseModel)
 ALIGN_CONV = {"none": "condensed", "decay": "zeros", "hold": "held"}  # the convolution that goes with each alignment
 GAP_DELTA = {"previous": "decay", "own": "decay_own", "bias": "decay_bias"}  # the scan rule of each
 LEAST_SHARE = 0.05  # that a target may ask a stage to keep
@@ -192,7 +193,8 @@ def prune(
     for the model (:func:`~skimba.pruning.paper_schedule`) if none is given. ``model.reducer.keep`` of the result shows it.
 
     Args:
-        model: a :class:`~skimba.models.VisionMamba` or :class:`~skimba.models.PlainMamba`, pruned before or not.
+        model: a :class:`~skimba.models.VisionMamba` or :class:`~skimba.models.PlainMamba`, or a detector or segmenter, whose
+            backbone is pruned; pruned before or not. A target is a share of the backbone.
         preset: a key of :data:`~skimba.pruning.PRESETS`: ``"auto"`` (the default: the best of the study in
             docs/results.md), ``"hold"`` (ours: pairs merge, every position keeps an owner), ``"top"`` (the paper: clipped
             score, dropped tokens, decay alignment) or a rival. Arguments that are given override it.
@@ -226,8 +228,9 @@ def prune(
         ValueError: an unknown key, a share or target outside its range or out of reach, a block the model does not have, more
             than one of keep and the targets, or published matchings asked to leave less than half at one stage.
     """
-    if not isinstance(model, TokenModel):
+    if not isinstance(model, TokenModel | DenseModel):
         raise TypeError(f"prune needs a skimba model, got {type(model).__name__}")
+    tokens = tokens_of(model)
     changes = {
         "reduction": reduction,
         "importance": importance,
@@ -248,12 +251,12 @@ def prune(
     if len(named := [name for name, value in given.items() if value is not None]) > 1:
         raise ValueError(f"give one of {', '.join(given)}; got {' and '.join(named)}")
     if keep is None and len(named) == 0:
-        keep = paper_schedule(model)
+        keep = paper_schedule(tokens)
     elif keep is None:
-        keep = _keep_for_target(model, method, target_flops, target_speedup, batch_size, images, seed)
+        keep = _keep_for_target(tokens, method, target_flops, target_speedup, batch_size, images, seed)
     keep = {_block_number(block): share for block, share in keep.items()}
-    _check_keep(keep, method, len(model.layers))
-    return with_reducer(model, Pruner.of(model, keep, method, seed))
+    _check_keep(keep, method, len(tokens.layers))
+    return with_inner_reducer(model, Pruner.of(tokens, keep, method, seed))
 
 
 def _keep_for_target(

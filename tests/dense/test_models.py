@@ -1,0 +1,285 @@
+"""Detectors and segmenters as their users meet them: any pictures, checked targets, losses and detections."""
+
+import pytest
+import torch
+
+import skimba
+from skimba.dense.masks import mask_targets, paste_masks
+from skimba.dense.pictures import fit, padded
+from tests.conftest import randomise
+from tests.dense.conftest import SIZES
+
+DETECTION_LOSSES = {"loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg", "loss_mask"}
+
+
+def test_detections_are_in_pixels_of_the_picture_given(detector, pictures):
+    with torch.no_grad():
+        found = detector(pictures)
+    assert len(found) == 2
+    for got, picture in zip(found, pictures, strict=True):
+        count, (height, width) = len(got["boxes"]), picture.shape[1:]
+        assert count > 0
+        assert got["boxes"].shape == (count, 4)
+        assert got["scores"].shape == got["labels"].shape == (count,)
+        assert got["masks"].shape == (count, 1, height, width)
+        assert got["masks"].dtype == torch.bool
+        assert (got["boxes"] >= 0).all()
+        assert (got["boxes"] <= torch.tensor([width, height, width, height])).all()
+        assert got["labels"].min() >= 1
+        assert got["labels"].max() <= 3
+        assert (got["scores"].diff() <= 0).all()
+
+
+def test_a_batch_is_a_list_of_its_pictures(detector):
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        one, other = detector(images), detector(list(images))
+    for a, b in zip(one, other, strict=True):
+        assert a.keys() == b.keys()
+        assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_detector_losses_reach_every_parameter(detector, pictures, objects):
+    losses = detector.train()(pictures, objects)
+    assert losses.keys() == DETECTION_LOSSES
+    sum(losses.values()).backward()
+    without = {name for name, p in detector.named_parameters() if p.grad is None or not p.grad.isfinite().all()}
+    assert not without
+
+
+def test_targets_are_left_as_they_are(detector, pictures, objects):
+    before = [{name: tensor.clone() for name, tensor in target.items()} for target in objects]
+    detector.pictures.largest = (96, 128)
+    detector.train()(pictures, objects)
+    for got, expected in zip(objects, before, strict=True):
+        assert all(torch.equal(got[name], expected[name]) for name in expected)
+
+
+def test_a_background_picture_alone_trains(detector, pictures, objects):
+    losses = detector.train()(pictures[1:], objects[1:])
+    assert losses["loss_mask"] == losses["loss_box_reg"] == losses["loss_rpn_box_reg"] == 0
+    total = sum(losses.values())
+    total.backward()
+    assert total.isfinite()
+
+
+def test_pictures_are_resized_for_the_network_and_found_in_their_own_pixels(detector, pictures):
+    detector.pictures.largest = (96, 128)
+    batch, _ = detector.pictures(pictures)
+    assert batch.image_sizes == [(96, 96), (89, 128)]
+    assert batch.tensors.shape[2] % 32 == batch.tensors.shape[3] % 32 == 0
+    with torch.no_grad():
+        found = detector(pictures)
+    assert [got["masks"].shape[2:] for got in found] == [(64, 64), (50, 72)]
+
+
+def test_the_new_size_is_mmdetections():
+    assert fit((480, 640), (800, 1333)) == (800, 1067)  # not 1066, as torchvision rounds
+    assert fit((427, 640), (800, 1333)) == (800, 1199)
+    assert fit((300, 1000), (800, 1333)) == (400, 1333)
+    assert fit((300, 1000), None) == (300, 1000)
+    assert padded((400, 1333), 32) == (416, 1344)
+
+
+def test_segments_are_in_pixels_of_the_picture_given(segmenter, pictures):
+    with torch.no_grad():
+        found = segmenter(pictures)
+    for got, picture in zip(found, pictures, strict=True):
+        assert got["classes"].shape == picture.shape[1:]
+        assert got["logits"].shape == (3, *picture.shape[1:])
+        assert torch.equal(got["logits"].argmax(0), got["classes"])
+
+
+@pytest.mark.parametrize("size", [(9, 40), (33, 65), (64, 8)])
+def test_any_picture_size_runs(dense_model, size):
+    with torch.no_grad():
+        (found,) = dense_model([torch.rand(3, *size)])
+    assert next(reversed(found.values())).shape[-2:] == size
+
+
+def test_segmenter_losses_reach_every_parameter(segmenter, pictures):
+    classes = torch.randint(3, (2, 64, 64), generator=torch.Generator().manual_seed(0))
+    classes[0, :10] = 255
+    losses = segmenter.train()([pictures[0]] * 2, classes)
+    assert losses.keys() == {"loss_decode", "loss_auxiliary"}
+    sum(losses.values()).backward()
+    without = {name for name, p in segmenter.named_parameters() if p.grad is None or not p.grad.isfinite().all()}
+    assert not without
+
+
+def test_ignored_pixels_do_not_count(segmenter):
+    images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    ignored = torch.full((1, 64, 64), 255, dtype=torch.uint8)
+    losses = segmenter.losses(images, ignored)
+    assert losses["loss_decode"] == 0
+
+
+def change(target, **parts):
+    return {**target, **parts}
+
+
+@pytest.mark.parametrize(
+    ("parts", "says"),
+    [
+        (
+            {"boxes": torch.tensor([[6.0, 4, 80, 30], [20, 35, 50, 60]])},
+            "box 0 is .* inside the picture, which is 64 px",
+        ),
+        ({"boxes": torch.tensor([[6.0, 4, 40, 30], [20, 35, 20, 60]])}, "box 1 is .*x0 < x1"),
+        ({"boxes": torch.tensor([[6.0, 4, float("nan"), 30], [20, 35, 50, 60]])}, "box 0 is"),
+        ({"boxes": torch.zeros(2, 5)}, r"boxes must be \(n 4\) floating point, got \(2, 5\)"),
+        ({"boxes": torch.zeros(2, 4, dtype=torch.int64)}, "floating point, got .*int64"),
+        ({"labels": torch.tensor([1, 4])}, "label 1 is 4: labels go from 1 to 3, 0 is the background"),
+        ({"labels": torch.tensor([0, 1])}, "label 0 is 0"),
+        ({"labels": torch.tensor([1.0, 2.0])}, r"labels must be \(2\) int64, got \(2,\) torch.float32"),
+        ({"labels": torch.tensor([1])}, r"labels must be \(2\) int64"),
+        ({"masks": torch.zeros(2, 32, 32, dtype=torch.bool)}, r"masks must be \(2, 64, 64\) .*got \(2, 32, 32\)"),
+        ({"masks": torch.zeros(1, 64, 64, dtype=torch.bool)}, r"got \(1, 64, 64\)"),
+        ({"masks": torch.zeros(2, 64, 64)}, "bool or uint8, .*torch.float32"),
+        ({"masks": None}, "got no masks"),
+    ],
+)
+def test_targets_of_a_wrong_form_are_named(detector, pictures, objects, parts, says):
+    detector.train().backbone.forward_maps = None  # before any work
+    with pytest.raises(ValueError, match=f"target 0: .*{says}"):
+        detector(pictures, [change(objects[0], **parts), objects[1]])
+
+
+@pytest.mark.parametrize("targets", [None, []])
+def test_training_needs_a_target_for_each_picture(dense_model, pictures, targets):
+    with pytest.raises(ValueError, match=r"training needs one (target|map) for each picture: got 2 pictures and"):
+        dense_model.train()(pictures, targets)
+
+
+@pytest.mark.parametrize(
+    ("classes", "says"),
+    [
+        (torch.full((64, 64), 3), "map 0 has the class 3: classes go from 0 to 2, 255 is ignored"),
+        (torch.zeros(32, 64, dtype=torch.uint8), r"map 0 must be \(64, 64\) uint8 or int64"),
+        (torch.zeros(64, 64), "got .*float32"),
+    ],
+)
+def test_maps_of_a_wrong_form_are_named(segmenter, pictures, classes, says):
+    with pytest.raises(ValueError, match=says):
+        segmenter.train()(pictures[:1], [classes])
+
+
+def test_training_pictures_of_several_sizes_are_refused(segmenter, pictures):
+    maps = [torch.zeros(picture.shape[1:], dtype=torch.uint8) for picture in pictures]
+    with pytest.raises(ValueError, match=r"of one size, got \[\(50, 72\), \(64, 64\)\]"):
+        segmenter.train()(pictures, maps)
+
+
+@pytest.mark.parametrize(
+    ("images", "error", "says"),
+    [
+        ([], ValueError, "one picture or more"),
+        (
+            [torch.zeros(3, 7, 64)],
+            ValueError,
+            r"picture 0 must be at least one patch \(8 px\) high and wide, got \(7, 64\)",
+        ),
+        ([torch.zeros(1, 64, 64)], ValueError, r"picture 0 must be \(3 height width\), got \(1, 64, 64\)"),
+        (
+            [torch.zeros(3, 64, 64, dtype=torch.uint8)],
+            TypeError,
+            "floating point tensor with values in 0 … 1, got torch.uint8",
+        ),
+        (["scene.png"], TypeError, "got str"),
+    ],
+)
+def test_wrong_pictures_are_refused(dense_model, images, error, says):
+    with pytest.raises(error, match=says):
+        dense_model(images)
+
+
+def test_a_checkpoint_of_the_other_task_is_named(tmp_path):
+    make = {"detector": skimba.mask_rcnn, "segmenter": skimba.upernet}
+    for kind, build in make.items():
+        torch.save({"state_dict": build("plain_mamba_micro", 3, **SIZES).state_dict()}, tmp_path / f"{kind}.pth")
+    with pytest.raises(ValueError, match=r"segmenter.pth holds the weights of a UperNet .*, and this is a Mask R-CNN"):
+        skimba.mask_rcnn("plain_mamba_micro", 3, checkpoint=tmp_path / "segmenter.pth", **SIZES)
+    with pytest.raises(ValueError, match=r"detector.pth holds the weights of a Mask R-CNN .*, and this is a UperNet"):
+        skimba.upernet("plain_mamba_micro", 3, checkpoint=tmp_path / "detector.pth", **SIZES)
+    classifier = skimba.create_model("plain_mamba_micro_patch4_56")
+    torch.save({"state_dict": classifier.state_dict()}, tmp_path / "classifier.pth")
+    with pytest.raises(ValueError, match="holds the weights of a classifier"):
+        skimba.mask_rcnn("plain_mamba_micro", 3, checkpoint=tmp_path / "classifier.pth", **SIZES)
+
+
+def test_a_checkpoint_loads_and_other_classes_start_afresh(tmp_path):
+    path = tmp_path / "three.pth"
+    trained = randomise(skimba.mask_rcnn("plain_mamba_micro", 3, **SIZES))
+    torch.save({"state_dict": trained.state_dict()}, path)
+    same = skimba.mask_rcnn("plain_mamba_micro", 3, checkpoint=path, **SIZES)
+    assert all(
+        torch.equal(a, b) for a, b in zip(same.state_dict().values(), trained.state_dict().values(), strict=True)
+    )
+    other = skimba.mask_rcnn("plain_mamba_micro", 5, checkpoint=path, **SIZES)
+    assert other.roi_head.bbox_head.fc_cls.out_features == 6
+    assert torch.equal(other.neck.fpn_convs[0].conv.weight, trained.neck.fpn_convs[0].conv.weight)
+    with pytest.raises(ValueError, match=r"does not fit this MaskRCNN: .*shape of .*patch_embed"):
+        skimba.mask_rcnn("plain_mamba_micro", 3, checkpoint=path, **{**SIZES, "patch_size": 16})
+
+
+def test_published_weights_without_a_network_say_what_to_fetch(monkeypatch):
+    monkeypatch.setattr("skimba.models.variants.ENDPOINT", "https://nowhere.invalid")
+    monkeypatch.setattr("skimba.models.variants.try_to_load_from_cache", lambda *_: None)
+    for proxy in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(proxy, raising=False)
+    for make, weights, file in (
+        (skimba.mask_rcnn, "coco", "detection/maskrcnn/l1_1x.pth"),
+        (skimba.upernet, "ade20k", "segmentation/l1_upernet.pth"),
+    ):
+        with torch.device("meta"), pytest.raises(ConnectionError, match=f"ChenhongyiYang/PlainMamba/.*{file}"):
+            make("plain_mamba_l1", pretrained=weights)
+
+
+def test_weights_that_were_never_published_are_refused():
+    with pytest.raises(
+        ValueError, match="no weights 'coco' are published for this model of vim_tiny_patch16_224; known: imagenet"
+    ):
+        skimba.mask_rcnn("vim_tiny_patch16_224", pretrained="coco")
+    with pytest.raises(ValueError, match=r"no weights 'ade20k' .* known: coco, imagenet"):
+        skimba.mask_rcnn("plain_mamba_l1", pretrained="ade20k")
+    with pytest.raises(ValueError, match="known: zeros, owner"):
+        skimba.mask_rcnn("vim_micro", restore="best")
+    with pytest.raises(ValueError, match="not both"):
+        skimba.upernet("plain_mamba_l1", pretrained="ade20k", checkpoint="x.pth")
+
+
+@pytest.mark.parametrize("name", ["vim_tiny_patch16_224", "vim_tiny_patch16_stride8_224", "plain_mamba_l1"])
+def test_any_model_is_a_backbone(name):
+    detector = skimba.mask_rcnn(name, num_classes=2, depth=4, largest=None).eval()
+    segmenter = skimba.upernet(name, num_classes=2, depth=4, largest=None).eval()
+    with torch.no_grad():
+        maps = detector.maps(torch.rand(1, 3, 64, 96))
+        stages = segmenter.backbone.forward_maps(torch.rand(1, 3, 64, 96))
+    for one, stride in zip(maps, detector.neck.strides, strict=True):
+        assert one.shape[2:] == (-(-64 // stride), -(-96 // stride))
+    stride = segmenter.backbone.strides[0]
+    assert [tuple(one.shape[2:]) for one in stages] == [(64 // stride, 96 // stride)] * 4
+
+
+def test_a_mask_pasted_into_its_box_and_cut_out_again():
+    box = torch.tensor([[3.0, 5.0, 31.0, 33.0]])
+    mask = torch.zeros(1, 28, 28)
+    mask[:, 7:20, 4:25] = 1.0
+    pasted = paste_masks(mask, box, (40, 48))
+    assert pasted[0, 5 + 7 : 5 + 20, 3 + 4 : 3 + 25].all()
+    assert pasted.sum() == mask.sum()
+    assert torch.equal(mask_targets(pasted, box, torch.tensor([0]), 28), mask)
+
+
+def test_a_box_outside_the_picture_has_no_pixels():
+    outside = torch.tensor([[60.0, 5.0, 70.0, 9.0]])
+    assert paste_masks(torch.ones(1, 28, 28), outside, (40, 48)).sum() == 0
+
+
+@pytest.mark.parametrize("make", [skimba.mask_rcnn, skimba.upernet])
+@pytest.mark.parametrize("name", ["plain_mamba_micro", "vim_micro"])
+def test_micro_models_are_small(make, name):
+    model = make(name, num_classes=10)
+    assert sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values()) <= 5e6
+    assert model.img_size == (128, 128)
+    assert model.backbone.embed(torch.zeros(1, 3, 128, 128)).layout.image_count == 256
