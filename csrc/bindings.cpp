@@ -1,5 +1,6 @@
-// The only file that knows Python. Arguments are addresses, sizes and strides of tensors that the Python layer has checked:
-// an nb::ndarray goes through DLPack, which costs microseconds per tensor, and a Vim forward makes a hundred such calls.
+// The only file that knows Python. Arguments are addresses, sizes and strides of tensors that the Python layer has
+// checked: an nb::ndarray goes through DLPack, which costs microseconds per tensor, and a Vim forward makes a hundred
+// such calls.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/array.h>
 #include <nanobind/stl/string.h>
@@ -12,7 +13,6 @@
 
 #include <array>
 #include <atomic>
-#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <memory>
@@ -22,6 +22,7 @@
 #include <tuple>
 #include <vector>
 
+#include "checks.h"
 #include "kernels.h"
 
 namespace nb = nanobind;
@@ -56,7 +57,8 @@ void use_variant(const std::string& name) {
   throw nb::value_error(("this CPU cannot run the variant '" + name + "'").c_str());
 }
 
-// Python threads that run kernels at once share the cores: each takes its part. Results do not depend on the number of threads.
+// Python threads that run kernels at once share the cores: each takes its part. Results do not depend on the number of
+// threads.
 std::atomic<int> running{0};
 struct Turn {
   explicit Turn(int& threads) {
@@ -67,7 +69,9 @@ struct Turn {
   Turn(const Turn&) = delete;
 };
 
-struct Free { void operator()(char* p) const { ::operator delete(p, std::align_val_t(64)); } };
+struct Free {
+  void operator()(char* p) const { ::operator delete(p, std::align_val_t(64)); }
+};
 
 // Scratch of the calling thread, kept from call to call: mapping it anew would cost more than many kernels.
 char* workspace(size_t size) {
@@ -90,40 +94,11 @@ using Sizes = std::tuple<int64_t, int64_t, int64_t, int64_t>;  // b l e n
 using Order = std::tuple<uintptr_t, int64_t>;                  // address, batch stride (0: shared)
 using Flags = std::tuple<bool, bool, bool, bool, int>;         // bf16, reverse, gap_per_channel, log_A, threads
 
-// No negative value and no NaN in the `width` floats of every row; no infinity either, but in a gap.
-void check_times(const std::string& name, const Rows& x, int64_t b, int64_t l, int64_t width, float most) {
-  if (!x.data) return;
-  for (int64_t i = 0; i < b; ++i)
-    for (int64_t j = 0; j < l; ++j) {
-      const float* row = static_cast<const float*>(x.data) + i * x.batch + j * x.token;
-      bool good = true;
-      for (int64_t q = 0; q < width; ++q) good &= row[q] >= 0.0f && row[q] <= most;
-      if (!good)
-        throw nb::value_error((name + " must be >= 0" + (most < INFINITY ? ", finite" : "") +
-                               " and not NaN, unlike in image " + std::to_string(i) + ", step " + std::to_string(j)).c_str());
-    }
-}
+using ScanRows = std::array<Operand, 9>;          // u delta B C z gap step hold missing
+using ScanParameters = std::array<uintptr_t, 3>;  // A D delta_bias
 
-// Every row must hold each of 0 ... l-1 once: else memory would be left unwritten, or written beyond its end.
-void check_order(const int32_t* order, int64_t rows, int64_t l) {
-  std::vector<bool> seen(l);
-  for (int64_t i = 0; i < rows * l; ++i) {
-    if (i % l == 0) seen.assign(l, false);
-    if (order[i] < 0 || order[i] >= l || seen[order[i]])
-      throw nb::value_error("order must hold each token once");
-    seen[order[i]] = true;
-  }
-}
-
-// An empty batch has no memory; all else that an operator cannot do without must have an address.
-void check_given(const char* name, const void* address, int64_t batch) {
-  if (batch > 0 && !address) throw nb::value_error((std::string(name) + " is not given").c_str());
-}
-
-using ScanRows = std::array<Operand, 9>;           // u delta B C z gap step hold missing
-using ScanParameters = std::array<uintptr_t, 3>;   // A D delta_bias
-
-ScanArgs scan_args(const Sizes& s, const Flags& f, const ScanRows& given, const ScanParameters& parameters, const Order& order) {
+ScanArgs scan_args(const Sizes& s, const Flags& f, const ScanRows& given, const ScanParameters& parameters,
+                   const Order& order) {
   ScanArgs a = {};
   std::tie(a.b, a.l, a.e, a.n) = s;
   std::tie(a.bf16, a.reverse, a.gap_per_channel, a.log_A, a.threads) = f;
@@ -164,9 +139,10 @@ void scan_backward(const Sizes& s, const Flags& f, const ScanRows& given, const 
                    const Order& order, const Operand& grad, const ScanOutputs& out) {
   ScanArgs args = scan_args(s, f, given, parameters, order);
   auto [gu, gdelta, gA, gB, gC, gD, gz, gbias, ggap, gstep, ghold] = out;
-  ScanGrads grads = {rows(grad),        pointer<void>(gu),  pointer<void>(gdelta), pointer<void>(gB),
-                     pointer<void>(gC), pointer<void>(gz),  pointer<float>(gA),    pointer<float>(gD),
-                     pointer<float>(gbias), pointer<float>(ggap), pointer<float>(gstep), pointer<float>(ghold)};
+  ScanGrads grads = {rows(grad),           pointer<void>(gu),     pointer<void>(gdelta),
+                     pointer<void>(gB),    pointer<void>(gC),     pointer<void>(gz),
+                     pointer<float>(gA),   pointer<float>(gD),    pointer<float>(gbias),
+                     pointer<float>(ggap), pointer<float>(gstep), pointer<float>(ghold)};
   check_given("the gradient of y", grads.grad.data, args.b);
   for (const void* p : {grads.u, grads.delta, (void*)grads.A, grads.B, grads.C}) check_given("a gradient", p, args.b);
   if (args.z.data) check_given("the gradient of z", grads.z, args.b);
@@ -177,12 +153,12 @@ void scan_backward(const Sizes& s, const Flags& f, const ScanRows& given, const 
   k->scan_backward(args, grads, workspace(k->scan_backward_workspace(args)));
 }
 
-using Grid = std::tuple<int64_t, int64_t, int64_t, int64_t>;                // b h w e
-using Taps = std::tuple<int64_t, int64_t, int64_t, int64_t>;                // kh kw pad_top pad_left
-using ConvFlags = std::tuple<bool, bool, int>;                              // bf16, reverse, threads
-using Image = std::tuple<uintptr_t, int64_t, int64_t, int64_t>;             // address, batch, row and column stride
-using Shown = std::tuple<int64_t, uintptr_t>;                               // tokens, source; zeros without
-using ConvParameters = std::tuple<uintptr_t, uintptr_t>;                    // weight, bias
+using Grid = std::tuple<int64_t, int64_t, int64_t, int64_t>;     // b h w e
+using Taps = std::tuple<int64_t, int64_t, int64_t, int64_t>;     // kh kw pad_top pad_left
+using ConvFlags = std::tuple<bool, bool, int>;                   // bf16, reverse, threads
+using Image = std::tuple<uintptr_t, int64_t, int64_t, int64_t>;  // address, batch, row and column stride
+using Shown = std::tuple<int64_t, uintptr_t>;                    // tokens, source; zeros without
+using ConvParameters = std::tuple<uintptr_t, uintptr_t>;         // weight, bias
 
 ConvArgs conv_args(const Grid& grid, const Taps& taps, const ConvFlags& flags, const Image& x, const Shown& shown,
                    const ConvParameters& parameters) {
@@ -203,7 +179,8 @@ ConvArgs conv_args(const Grid& grid, const Taps& taps, const ConvFlags& flags, c
   check_given("bias", a.bias, a.b);
   for (int64_t i = 0; a.source && i < a.b * a.h * a.w; ++i)
     if (a.source[i] < -1 || a.source[i] >= a.tokens)
-      throw std::out_of_range("source must be -1 ... " + std::to_string(a.tokens - 1) + ", got " + std::to_string(a.source[i]));
+      throw std::out_of_range("source must be -1 ... " + std::to_string(a.tokens - 1) + ", got " +
+                              std::to_string(a.source[i]));
   return a;
 }
 
@@ -217,14 +194,14 @@ void conv(const Grid& grid, const Taps& taps, const ConvFlags& flags, const Imag
   k->conv(args, workspace(k->conv_workspace(args)));
 }
 
-using ConvOutputs = std::tuple<uintptr_t, uintptr_t, uintptr_t>;            // gradients of x, weight, bias
+using ConvOutputs = std::tuple<uintptr_t, uintptr_t, uintptr_t>;  // gradients of x, weight, bias
 
 void conv_backward(const Grid& grid, const Taps& taps, const ConvFlags& flags, const Image& x, const Shown& shown,
                    const ConvParameters& parameters, const Image& grad, const ConvOutputs& out) {
   ConvArgs args = conv_args(grid, taps, flags, x, shown, parameters);
   auto [data, batch, row, col] = grad;
   auto [gx, gweight, gbias] = out;
-  ConvGrads grads = {pointer<void>(data), batch, row, col, pointer<void>(gx), pointer<float>(gweight),
+  ConvGrads grads = {pointer<void>(data),  batch, row, col, pointer<void>(gx), pointer<float>(gweight),
                      pointer<float>(gbias)};
   for (const void* p : {grads.grad, (const void*)grads.x, (const void*)grads.weight, (const void*)grads.bias})
     check_given("a gradient", p, args.b);
@@ -235,9 +212,18 @@ void conv_backward(const Grid& grid, const Taps& taps, const ConvFlags& flags, c
 
 using Normed = std::tuple<int64_t, int64_t, bool, int, float>;  // rows, d, bf16, threads, eps
 
-NormArgs norm_args(const Normed& sizes, uintptr_t x, uintptr_t residual, uintptr_t weight, uintptr_t y, uintptr_t total) {
+NormArgs norm_args(const Normed& sizes, uintptr_t x, uintptr_t residual, uintptr_t weight, uintptr_t y,
+                   uintptr_t total) {
   auto [rows, d, bf16, threads, eps] = sizes;
-  return {rows, d, bf16, threads, eps, pointer<void>(x), pointer<float>(residual), pointer<float>(weight), pointer<void>(y),
+  return {rows,
+          d,
+          bf16,
+          threads,
+          eps,
+          pointer<void>(x),
+          pointer<float>(residual),
+          pointer<float>(weight),
+          pointer<void>(y),
           pointer<float>(total)};
 }
 
@@ -255,7 +241,8 @@ void norm_backward(const Normed& sizes, uintptr_t total, uintptr_t weight, uintp
   for (uintptr_t p : {total, weight, grad_y, gx, gweight}) check_given("an operand", pointer<void>(p), args.rows);
   Turn turn(args.threads);
   const Kernels* k = in_use;
-  k->norm_backward(args, {pointer<void>(grad_y), pointer<float>(grad_total), pointer<float>(gx), pointer<float>(gweight)},
+  k->norm_backward(args,
+                   {pointer<void>(grad_y), pointer<float>(grad_total), pointer<float>(gx), pointer<float>(gweight)},
                    workspace(k->norm_backward_workspace(args)));
 }
 

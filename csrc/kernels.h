@@ -6,7 +6,8 @@
 
 namespace skimba {
 
-struct Rows {  // a (b, tokens, channels) operand with unit stride on the channels; data is null when it is not given
+// a (b, tokens, channels) operand with unit stride on the channels; data is null when it is not given
+struct Rows {
   const void* data;
   int64_t batch, token;
 };
@@ -15,32 +16,33 @@ struct ScanArgs {
   int64_t b, l, e, n;
   bool bf16, reverse, gap_per_channel, log_A;  // log_A: A holds log(-A)
   int threads;
-  Rows u, delta, B, C, z;      // float or bfloat16
+  Rows u, delta, B, C, z;         // float or bfloat16
   Rows gap, step, missing, hold;  // float
   const float *A, *D, *delta_bias;
-  const int32_t* order;        // the token whose u, z and y a step is for; null: its own
+  const int32_t* order;  // the token whose u, z and y a step is for; null: its own
   int64_t order_batch;
-  void* y;                     // (b l e), float or bfloat16
+  void* y;  // (b l e), float or bfloat16
 };
 
 struct ScanGrads {
-  Rows grad;                              // of y
-  void *u, *delta, *B, *C, *z;            // contiguous, in the dtype of u
+  Rows grad;                                      // of y
+  void *u, *delta, *B, *C, *z;                    // contiguous, in the dtype of u
   float *A, *D, *delta_bias, *gap, *step, *hold;  // hold is null if its gradient is not wanted
 };
 
-// silu of a depthwise convolution over a channels-last grid; a sequence is a grid of one row. With `source`, the grid shows at
-// each position one of `tokens` rows of x (x_col apart) or zeros, and a token gets the mean over the positions that show it.
+// silu of a depthwise convolution over a channels-last grid; a sequence is a grid of one row. With `source`, the grid
+// shows at each position one of `tokens` rows of x (x_col apart) or zeros, and a token gets the mean over the positions
+// that show it.
 struct ConvArgs {
   int64_t b, h, w, e, kh, kw, pad_top, pad_left;
-  bool bf16, reverse;          // reverse: the taps are mirrored
+  bool bf16, reverse;  // reverse: the taps are mirrored
   int threads;
   const void* x;
   int64_t x_batch, x_row, x_col;
   const float *weight, *bias;  // (e kh kw), (e)
   int64_t tokens;
-  const int32_t* source;       // (b h*w), -1 for zeros; null without
-  void* y;                     // (b h w e), or (b tokens e) with source
+  const int32_t* source;  // (b h*w), -1 for zeros; null without
+  void* y;                // (b h w e), or (b tokens e) with source
 };
 
 struct ConvGrads {
@@ -50,7 +52,8 @@ struct ConvGrads {
   float *weight, *bias;
 };
 
-struct NormArgs {  // residual sum and its RMSNorm; rows of d contiguous channels
+// residual sum and its RMSNorm; rows of d contiguous channels
+struct NormArgs {
   int64_t rows, d;
   bool bf16;
   int threads;
@@ -62,8 +65,8 @@ struct NormArgs {  // residual sum and its RMSNorm; rows of d contiguous channel
 };
 
 struct NormGrads {
-  const void* y;                // the gradients that arrive
-  const float* total;           // null if none does
+  const void* y;       // the gradients that arrive
+  const float* total;  // null if none does
   float *x, *weight;
 };
 
@@ -83,8 +86,14 @@ struct Kernels {
   void (*map)(int function, const float* x, float* y, int64_t count);  // for tests: exp2, exp, softplus, silu
 };
 
-namespace baseline { extern const Kernels kernels; }
-namespace avx2 { extern const Kernels kernels; }
-namespace avx512 { extern const Kernels kernels; }
+namespace baseline {
+extern const Kernels kernels;
+}
+namespace avx2 {
+extern const Kernels kernels;
+}
+namespace avx512 {
+extern const Kernels kernels;
+}
 
 }  // namespace skimba
