@@ -63,6 +63,38 @@ def test_a_background_picture_alone_trains(detector, pictures, objects):
     assert total.isfinite()
 
 
+def coloured():
+    """A picture of a red and a green rectangle, and what is in it."""
+    masks = torch.zeros(2, 64, 64, dtype=torch.bool)
+    masks[0, 4:30, 6:40] = masks[1, 35:60, 20:50] = True
+    boxes = torch.tensor([[6.0, 4.0, 40.0, 30.0], [20.0, 35.0, 50.0, 60.0]])
+    picture = torch.stack([masks[0].float(), masks[1].float(), torch.full((64, 64), 0.3)])
+    return picture, {"boxes": boxes, "labels": torch.tensor([1, 3]), "masks": masks}
+
+
+def falls(model, images, targets, steps):
+    """Sum of the losses at the last step, as a share of that at the first."""
+    optimiser = torch.optim.AdamW(model.train().parameters(), 2e-3)
+    totals = []
+    for _ in range(steps):
+        optimiser.zero_grad()
+        total = sum(model(images, targets).values())
+        total.backward()
+        optimiser.step()
+        totals.append(total.item())
+    return totals[-1] / totals[0]
+
+
+@pytest.mark.parametrize("name", ["plain_mamba_micro", "vim_micro"])
+def test_a_tiny_training_learns(name):
+    torch.manual_seed(0)
+    picture, target = coloured()
+    small = {"img_size": 64, "depth": 4}
+    assert falls(skimba.mask_rcnn(name, 3, **small), [picture] * 2, [target] * 2, steps=8) < 0.4
+    classes = target["masks"][0].long() + 2 * target["masks"][1]
+    assert falls(skimba.upernet(name, 3, **small), [picture] * 2, [classes] * 2, steps=30) < 0.4
+
+
 def test_pictures_are_resized_for_the_network_and_found_in_their_own_pixels(detector, pictures):
     detector.pictures.largest = (96, 128)
     batch, _ = detector.pictures(pictures)
@@ -274,6 +306,21 @@ def test_a_mask_pasted_into_its_box_and_cut_out_again():
 def test_a_box_outside_the_picture_has_no_pixels():
     outside = torch.tensor([[60.0, 5.0, 70.0, 9.0]])
     assert paste_masks(torch.ones(1, 28, 28), outside, (40, 48)).sum() == 0
+
+
+def test_costs_are_counted_on_the_pictures_of_the_task():
+    with torch.device("meta"):
+        detector, segmenter = skimba.mask_rcnn("plain_mamba_l1"), skimba.upernet("plain_mamba_l1")
+    assert detector.img_size == detector.backbone.img_size == (800, 1344)
+    assert segmenter.img_size == segmenter.backbone.img_size == (512, 2048)
+    assert skimba.count_flops(detector) == skimba.count_flops(detector, (800, 1344))
+
+
+def test_parameters_without_weight_decay(dense_model):
+    names = dense_model.no_weight_decay()
+    assert names <= {name for name, _ in dense_model.named_parameters()}
+    assert any(name.endswith("pos_embed") for name in names)
+    assert ("backbone.level_embed" in names) == hasattr(dense_model.backbone, "level_embed")
 
 
 @pytest.mark.parametrize("make", [skimba.mask_rcnn, skimba.upernet])

@@ -170,3 +170,11 @@ def test_deformable_attention_is_counted_where_the_convention_is_exact():
     assert exact[name] == 5 * 196 * 192 * 3 * 4
     assert published[name] == 0
     assert exact[f"{name}.value_proj"] == published[f"{name}.value_proj"] == (28**2 + 14**2 + 7**2) * 192**2
+
+
+def test_a_learned_importance_is_owned_by_the_detector_and_counted_with_the_reducer(detector):
+    pruned = skimba.prune(detector, "dyvm", keep=KEEP)
+    assert any(name.startswith("backbone.scorer.") for name, _ in pruned.named_parameters())
+    by_module = skimba.count_flops(pruned, (64, 96), "exact").by_module
+    assert by_module["reducer"] > 0
+    assert not any("scorer" in name for name in by_module)

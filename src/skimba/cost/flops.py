@@ -24,7 +24,7 @@ from skimba.models import Reducer, TokenModel
 from skimba.tokens import Groups, Tokens
 
 REDUCER = "reducer"  # its line in FlopCount.by_module
-SCORER = "scorer."  # a learned importance's modules: they run within the reducer
+SCORER = ".scorer."  # a learned importance's modules: they run within the reducer
 
 
 @dataclass(frozen=True)
@@ -83,12 +83,12 @@ def count_flops(
             raise TypeError(
                 f"{name} mixes by {type(module.mixer).__name__}, which cannot say its multiply-adds: a mixer is a Mixer"
             )
-        if formula is None or name.startswith((*inside, SCORER)):
+        if formula is None or SCORER in f".{name}" or name.startswith(inside):
             continue
         if isinstance(module, Mixer):
             inside += (name + ".",)
         module.register_forward_hook(_counter(counts, name, formula, exact))
-    if reducer is not None:
+    if (reducer := tokens_of(twin).reducer) is not None:
         twin = with_inner_reducer(twin, _CountingReducer(reducer, counts, exact))
     with torch.no_grad():
         if images is None:

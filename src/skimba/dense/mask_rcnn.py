@@ -52,6 +52,7 @@ class MaskRCNN(DenseModel):
         self.roi_head = RegionHeads(sizes, num_classes, neck.strides[:-1], region_rules)
         expected = backbone.pretrained_cfg
         self.pictures = FitPictures(largest, expected["mean"], expected["std"], multiple=neck.strides[-2])
+        backbone.img_size = self.img_size  # on which its costs are counted and measured
 
     @property
     def img_size(self) -> tuple[int, int]:

@@ -29,6 +29,10 @@ class DenseModel(SharedWeights):
         """
         raise NotImplementedError
 
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that an optimiser should not decay."""
+        return {f"backbone.{name}" for name in self.backbone.no_weight_decay()}
+
     def part_of(self, name: str) -> str:
         """The part of the model that a module belongs to, by its name: ``"backbone"``, ``"adapter"`` beside it, or a head."""
         top, _, rest = name.partition(".")

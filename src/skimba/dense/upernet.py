@@ -47,6 +47,7 @@ class UperNet(DenseModel):
         self.auxiliary_head = FCNHead(backbone.channels[-1], auxiliary_width, num_classes, dropout)
         expected = backbone.pretrained_cfg
         self.pictures = FitPictures(None, expected["mean"], expected["std"], multiple=1)
+        backbone.img_size = self.img_size  # on which its costs are counted and measured
 
     @property
     def img_size(self) -> tuple[int, int]:
