@@ -20,7 +20,7 @@ from PIL import Image
 
 from skimba.cost.timing import speedup, take_turns
 from skimba.data import open_pictures
-from skimba.data.loading import Batch, Wanted, load_batches
+from skimba.data.loading import Batch, ClassReader, Wanted, load_batches
 from skimba.data.scenes import photographs
 from skimba.data.transforms import Transform, evaluation_transform, imagenet_transform
 from skimba.ops import native
@@ -60,7 +60,7 @@ def main() -> None:
             arguments.model, sizes={"num_classes": CLASSES}, batch_size=arguments.batch_size, augmentation="imagenet"
         )
         model = recipe.dense_model()
-        fitting = Fitting(recipe, make_plan(recipe, pictures), model)
+        fitting = Fitting(recipe, make_plan(recipe, pictures), model, recipe.task(model).criterion(model, None))
 
         def endless(transform: Transform, seeded: bool) -> Iterator[Batch]:
             while True:
@@ -69,7 +69,7 @@ def main() -> None:
                 size = arguments.batch_size
                 yield from load_batches(
                     pictures,
-                    transform,
+                    ClassReader(transform),
                     [wanted[start : start + size] for start in range(0, len(wanted) - size + 1, size)] * 50,
                     arguments.workers,
                 )
@@ -80,7 +80,7 @@ def main() -> None:
 
         train_from = endless(imagenet_transform(model, recipe.auto_augment, recipe.color_jitter, recipe.erasing), True)
         tasks = {
-            "training": (train_from, lambda batch: fitting.step(0, [batch])),
+            "training": (train_from, lambda batch: fitting.step([batch])),
             "evaluation": (endless(evaluation_transform(model), False), evaluate),
         }
         for name, (batches, step) in tasks.items():

@@ -211,7 +211,7 @@ def fine_tune(run: Run) -> dict[str, Any]:
     recipe = Recipe(run.model, prune=arguments, seed=run.seed, **FINE_TUNED[run.method], **settings)
     with tempfile.TemporaryDirectory() as folder:
         found = train(recipe, train_set, images(run.model, "test"), folder)
-    return {**cost(run, model), "accuracy": found}
+    return {**cost(run, model), "accuracy": found["top1"]}
 
 
 def time_it(run: Run) -> dict[str, Any]:

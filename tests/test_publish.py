@@ -49,10 +49,12 @@ def test_a_trained_pruned_model_is_restored_from_its_folder(tmp_path):
     recipe = Recipe(
         "vim_micro", epochs=1, batch_size=16, pretrained=True, prune={"preset": "hold", "target_flops": 0.6}
     )
-    accuracy = train(recipe, images, images, tmp_path)
+    figures = train(recipe, images, images, tmp_path)
     found = skimba.create_model(checkpoint=tmp_path / "weights.safetensors")
     assert found.reducer is not None
-    assert json.loads((tmp_path / "weights.json").read_text())["figures"] == {"test_accuracy": accuracy}
+    assert json.loads((tmp_path / "weights.json").read_text())["figures"] == {
+        f"test_{name}": figure for name, figure in figures.items()
+    }
 
 
 def test_what_cannot_be_written_or_read_is_refused(tmp_path):

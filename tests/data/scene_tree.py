@@ -18,7 +18,7 @@ def write_tree(root, train=40, test=20):
         images = scenes(split)
         for name in CLASSES:
             (root / folder / name).mkdir(parents=True)
-        by_class = {label: [i for i in range(len(images)) if images.label(i) == label] for label in range(10)}
+        by_class = {label: [i for i in range(len(images)) if images.target(i) == label] for label in range(10)}
         for place in range(count):
             label = place % 10
             index = by_class[label][place // 10]

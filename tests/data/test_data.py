@@ -96,7 +96,7 @@ def photographs(folder):
 def test_image_folders_are_read_as_rgb(tmp_path):
     images = read_image_folder(photographs(tmp_path))
     assert images.classes == ("cat", "dog")
-    assert [images.label(i) for i in range(3)] == [0, 0, 1]
+    assert [images.target(i) for i in range(3)] == [0, 0, 1]
     assert all(images.picture(i).mode == "RGB" for i in range(3))
 
 

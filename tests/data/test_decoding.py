@@ -11,7 +11,7 @@ from PIL import EpsImagePlugin, Image, ImageFile
 
 from skimba.data import find_images, open_image
 from skimba.data.decoding import MOST_BYTES, MOST_PIXELS, decode
-from skimba.data.loading import in_order, load_batches
+from skimba.data.loading import ClassReader, in_order, load_batches
 from skimba.data.transforms import evaluation_transform
 from skimba.store import create_model
 from tests.data.pictures_of import ALLOWED, bmp_head, encoded, photograph
@@ -70,7 +70,7 @@ def test_whatever_a_decoder_raises_is_a_reject(tmp_path, monkeypatch, error):
     content = encoded(photograph(), "PNG")
     (tmp_path / "a.png").write_bytes(content)
     monkeypatch.setattr(ImageFile.ImageFile, "load", broken)
-    batch = next(iter(load_batches(find_images([tmp_path]), torch.as_tensor, in_order(1, 1), workers=1)))
+    batch = next(iter(load_batches(find_images([tmp_path]), ClassReader(torch.as_tensor), in_order(1, 1), workers=1)))
     assert [one.name for one in batch.rejected] == [str(tmp_path / "a.png")]
     assert batch.rejected[0].reason.endswith(f"cannot be read as an image: {str(error) or type(error).__name__}")
 
@@ -119,7 +119,11 @@ def test_what_is_no_regular_file_is_a_reject_and_nothing_waits(tmp_path):
         (tmp_path / name).rename(tmp_path / f"{name}.jpg")
     photograph().save(tmp_path / "a.jpg")
     (tmp_path / "link.jpg").symlink_to("a.jpg")
-    batch = next(iter(load_batches(find_images([tmp_path]), lambda image: torch.zeros(1), in_order(5, 5), workers=1)))
+    batch = next(
+        iter(
+            load_batches(find_images([tmp_path]), ClassReader(lambda image: torch.zeros(1)), in_order(5, 5), workers=1)
+        )
+    )
     assert batch.indices.tolist() == [0, 3]
     assert sorted(one.reason.split(" is ")[1] for one in batch.rejected) == sorted(
         f"{kinds[kind]}, not a regular file" for kind in ("device", "fifo", "socket")

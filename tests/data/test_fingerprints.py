@@ -58,7 +58,7 @@ def test_a_change_is_placed(tree, monkeypatch):
     monkeypatch.setattr(fingerprints, "BLOCK", 8)
     pictures = read_image_folder(tree)
     before = fingerprint(pictures)
-    assert {what: len(before[what]) for what in ("names", "labels", "sizes")} == {"names": 3, "labels": 3, "sizes": 3}
+    assert {what: len(before[what]) for what in ("names", "targets", "sizes")} == {"names": 3, "targets": 3, "sizes": 3}
     edit(tree, "swapped")
     assert changes(before, fingerprint(pictures)) == ["other files (sizes or pixels) among pictures 0 … 7"]
     first, *_ = sorted(tree.rglob("*.jpg"))

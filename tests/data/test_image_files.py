@@ -46,7 +46,7 @@ def test_a_shard_holds_what_its_folder_does(tree, tmp_path, webdataset):
     folder = read_image_folder(tree / "train")
     shard = read_shards([pack(tree, tmp_path / "train-000.tar", webdataset)])
     assert len(shard) == len(folder) == 20
-    assert [shard.label(i) for i in range(20)] == [folder.label(i) for i in range(20)]
+    assert [shard.target(i) for i in range(20)] == [folder.target(i) for i in range(20)]
     assert [shard.picture(i).tobytes() for i in range(20)] == [folder.picture(i).tobytes() for i in range(20)]
     assert len(shard.classes) == 10
 
@@ -90,7 +90,7 @@ def test_imagenets_validation_pictures_come_flat_with_a_list(tree, tmp_path):
     )
     for listed in (caffe, kaggle):
         found = read_labelled_list(tmp_path, listed, synsets)
-        assert [found.label(i) for i in range(3)] == [3, 999, 0]
+        assert [found.target(i) for i in range(3)] == [3, 999, 0]
         assert [found.name(i) for i in range(3)] == [f"{name}.JPEG" for name in names]
     found = open_pictures(tmp_path, "test", num_classes=1000, labels=caffe)
     assert len(found) == 3
@@ -110,7 +110,7 @@ def test_a_part_of_imagenet_keeps_its_class_numbers(tree, tmp_path):
         (tmp_path / "val" / name).mkdir(parents=True)
         (tmp_path / "val" / name / "a.JPEG").write_bytes(picture)
     found = open_pictures(tmp_path, "test", num_classes=1000)
-    assert [found.label(i) for i in range(2)] == [7, 500]
+    assert [found.target(i) for i in range(2)] == [7, 500]
     assert found.classes == synsets
     assert open_pictures(tmp_path, "test", num_classes=2).classes == (synsets[7], synsets[500])
     with pytest.raises(ValueError, match="folders of no known class: n00000000, n00000001, n00000002; known: cat"):
@@ -140,7 +140,7 @@ def test_pictures_are_found_in_files_folders_and_shards(tree, tmp_path):
     found = find_images([one, tree / "train", shard])
     assert len(found) == 41
     assert found.name(0) == str(one)
-    assert {found.label(i) for i in range(41)} == {UNKNOWN}
+    assert {found.target(i) for i in range(41)} == {UNKNOWN}
     assert found.picture(0).tobytes() == pixels(one)
     assert find_images([one], "L").picture(0).mode == "L"
     with pytest.raises(FileNotFoundError, match="nothing at"):
@@ -154,4 +154,4 @@ def test_pictures_in_memory_are_pictures_too():
     images = embedded_test_images()
     assert images.mode == images.picture(3).mode == "L"
     assert images.picture(3).tobytes() == images.pixels[3].numpy().tobytes()
-    assert images.label(3) == images.labels[3]
+    assert images.target(3) == images.labels[3]

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from skimba.data import Selected, embedded_test_images, read_image_folder
-from skimba.data.loading import Wanted, in_order, load_batches
+from skimba.data.loading import ClassReader, Wanted, in_order, load_batches
 from skimba.data.transforms import evaluation_transform, imagenet_transform, shift_transform
 from skimba.store import create_model
 from tests.data.scene_tree import corrupt, write_tree
@@ -38,10 +38,12 @@ def test_chance_follows_from_a_pictures_seed_alone(tree):
     pictures = read_image_folder(tree / "train")
     transform = imagenet_transform(model(), "rand-m9-mstd0.5-inc1", 0.3, 0.25)
     wanted = [Wanted(index, 7 + index) for index in range(12)]
-    whole = next(iter(load_batches(pictures, transform, [wanted], workers=0)))
-    parts = list(load_batches(pictures, transform, [wanted[:4], wanted[4:8], wanted[8:]], workers=2))
+    whole = next(iter(load_batches(pictures, ClassReader(transform), [wanted], workers=0)))
+    parts = list(load_batches(pictures, ClassReader(transform), [wanted[:4], wanted[4:8], wanted[8:]], workers=2))
     assert torch.equal(torch.cat([part.images for part in parts]), whole.images)
-    others = next(iter(load_batches(pictures, transform, [[Wanted(i, 8 + i) for i in range(12)]], workers=0)))
+    others = next(
+        iter(load_batches(pictures, ClassReader(transform), [[Wanted(i, 8 + i) for i in range(12)]], workers=0))
+    )
     assert not torch.equal(others.images, whole.images)
 
 
@@ -51,7 +53,7 @@ def test_shifted_pictures_move_by_a_pixel_and_mirror():
     images.pixels[0, 0, 10, 5] = 255
     transform = shift_transform(create_model("vim_micro", depth=1))
     wanted = [[Wanted(0, seed) for seed in range(200)]]
-    batch = next(iter(load_batches(images, transform, wanted, workers=0)))
+    batch = next(iter(load_batches(images, ClassReader(transform), wanted, workers=0)))
     seen = {tuple((image[0] == image[0].max()).nonzero()[0].tolist()) for image in batch.images}
     assert seen == {(row, column) for row in (9, 10, 11) for column in (4, 5, 6, 21, 22, 23)}
 
@@ -60,16 +62,16 @@ def test_an_unreadable_picture_is_left_out_or_replaced_and_reported(tree):
     names = corrupt(tree / "train", 3)
     pictures = read_image_folder(tree / "train")
     transform = evaluation_transform(model())
-    batches = list(load_batches(pictures, transform, in_order(len(pictures), 8), workers=1))
+    batches = list(load_batches(pictures, ClassReader(transform), in_order(len(pictures), 8), workers=1))
     assert sum(len(batch.images) for batch in batches) == 17
     assert [one.name for batch in batches for one in batch.rejected] == names
     everything = [Wanted(index, index) for index in range(20)]
-    batch = next(iter(load_batches(pictures, transform, [everything], workers=0)))
+    batch = next(iter(load_batches(pictures, ClassReader(transform), [everything], workers=0)))
     assert len(batch.images) == 20
     assert {one.name for one in batch.rejected} == set(names)
-    assert [pictures.label(i) for i in batch.indices.tolist()] == batch.labels.tolist()
+    assert [pictures.target(i) for i in batch.indices.tolist()] == batch.targets.tolist()
     with pytest.raises(ValueError, match="cannot be read as an image"):
-        list(load_batches(pictures, transform, [everything], workers=1, strict=True))
+        list(load_batches(pictures, ClassReader(transform), [everything], workers=1, strict=True))
 
 
 def test_a_data_set_of_unreadable_pictures_gives_an_empty_batch(tree):
@@ -77,7 +79,11 @@ def test_a_data_set_of_unreadable_pictures_gives_an_empty_batch(tree):
     pictures = read_image_folder(tree / "val")
     broken = [i for i in range(len(pictures)) if _is_broken(pictures, i)]
     batch = next(
-        iter(load_batches(Selected(pictures, broken), evaluation_transform(model()), in_order(2, 2), workers=0))
+        iter(
+            load_batches(
+                Selected(pictures, broken), ClassReader(evaluation_transform(model())), in_order(2, 2), workers=0
+            )
+        )
     )
     assert len(batch.indices) == len(batch.images) == 0
     assert len(batch.rejected) == 2

@@ -43,7 +43,7 @@ def test_links_lead_to_the_pictures_that_they_name(tmp_path):
         link(shard, "cat/loop.png", "loop.png", tarfile.SYMTYPE)
         link(shard, "cat/device.png", "", tarfile.FIFOTYPE)
     pictures = read_shards([tmp_path / "a.tar"])
-    assert [pictures.label(i) for i in range(7)] == [0, 1, 0, 0, 0, 0, 0]
+    assert [pictures.target(i) for i in range(7)] == [0, 1, 0, 0, 0, 0, 0]
     assert [read(pictures, i) for i in range(4)] == [(23, 17)] * 4
     assert read(pictures, 4) == "cat/nothing.png is a link to ../dog/b.png, which is not in the shard"
     assert read(pictures, 5) == "cat/loop.png is no regular file"

@@ -8,8 +8,8 @@ import pytest
 from skimba.cost.flops import count_flops
 from skimba.pruning import prune
 from skimba.training import Recipe, read_recipe
+from tests.cli.test_cli import run
 from tests.data.scene_tree import write_tree
-from tests.test_cli import run
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
 PUBLISHED_GFLOPS = {
@@ -34,7 +34,7 @@ def test_every_recipe_runs_in_small(path, tree, tmp_path, monkeypatch, capsys):
     command = next(line for line in path.read_text().splitlines() if line.startswith("# skimba"))
     assert f"recipes/{path.name}" in command
     if command.startswith("# skimba train"):
-        options = ["--out", tmp_path, "--workers", 0, "--smoke"]
+        options = ["--out", tmp_path, "--workers", 0, "smoke=true"]
         run(monkeypatch, "train", path, "sizes.in_chans=1" if grey else "seed=1", *options, "--data", tree)
         assert (tmp_path / "weights.safetensors").exists()
     else:

@@ -24,7 +24,7 @@ EPOCHS = 3
 
 
 def command(data, out):
-    options = ["sizes.depth=2", "--data", data, "--out", out, "--epochs", EPOCHS, "--batch-size", 16]
+    options = ["sizes.depth=2", "--data", data, "--out", out, f"epochs={EPOCHS}", "batch_size=16"]
     return [sys.executable, "-m", "skimba", "train", "vim_micro", *map(str, options)]
 
 
@@ -85,7 +85,7 @@ def test_fine_tuning_recovers_what_pruning_lost(tmp_path):
     before = accuracy(*predict(pruned, test_set.batches(100)))
     settings = {"prune": pruned.reducer.settings(), "pretrained": True, "teacher": "dense", "dtype": "bf16"}
     recipe = Recipe("vim_micro", epochs=3, batch_size=50, learning_rate=5e-4, **settings)
-    after = train(recipe, train_set, test_set, tmp_path)
+    after = train(recipe, train_set, test_set, tmp_path)["top1"]
     assert before < 0.55
     assert after > before + 0.1
 
@@ -176,7 +176,7 @@ def test_imagenets_augmentation_with_mixup_runs_and_resumes_exactly(tmp_path, mo
     rejected = []
     train(recipe, *sets, tmp_path / "whole", workers=1, on_rejected=rejected.extend)
     assert 0 < len({one.name for one in rejected}) <= 3
-    monkeypatch.setattr("skimba.training.trainer.STEPS_PER_CHECKPOINT", 3)
+    monkeypatch.setattr("skimba.training.loop.STEPS_PER_CHECKPOINT", 3)
 
     def stop(progress):
         if progress.step == 4:
@@ -190,7 +190,7 @@ def test_imagenets_augmentation_with_mixup_runs_and_resumes_exactly(tmp_path, mo
 
 
 def test_steps_are_logged_by_layer_and_shown_on_tensorboard(tmp_path, monkeypatch):
-    monkeypatch.setattr("skimba.training.trainer.STEPS_PER_LINE", 1)
+    monkeypatch.setattr("skimba.training.loop.STEPS_PER_LINE", 1)
     images = embedded_test_images()[:64]
     recipe = Recipe("vim_micro", sizes={"depth": 2}, epochs=1, batch_size=32, clip_norm=0.0)
     train(recipe, images, images[:8], tmp_path, tensorboard=True)
@@ -206,9 +206,9 @@ KILLED_WHILE_WRITING = """
 import os, signal, sys, torch
 from skimba.data import embedded_test_images
 from skimba.training import Recipe, train
-import skimba.training.trainer as trainer
+import skimba.training.loop as loop
 
-trainer.STEPS_PER_CHECKPOINT = 1
+loop.STEPS_PER_CHECKPOINT = 1
 save, writes = torch.save, 0
 
 def half(content, path):
@@ -243,9 +243,9 @@ FULL_DISK = """
 import resource, sys
 from skimba.data import embedded_test_images
 from skimba.training import Recipe, train
-import skimba.training.trainer as trainer
+import skimba.training.loop as loop
 
-trainer.STEPS_PER_CHECKPOINT = 1
+loop.STEPS_PER_CHECKPOINT = 1
 
 def fill(progress):
     if progress.step == 2:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
 
-from skimba.cli import learning, measuring  # noqa: F401, the commands register themselves
-from skimba.cli._app import app
-from skimba.ops import native
-from skimba.runtime.processes import process_group
+from skimba.cli._messages import one_line
 
 __all__ = ["main"]
+
+DEBUG = "SKIMBA_DEBUG"  # set to 1: show where an error came from
 
 
 def main() -> None:
     """Run the command line."""
-    native.keep_freed_memory()
     try:
-        with process_group():
-            app()
-    except (ValueError, TypeError, OSError, RuntimeError, ImportError) as error:
-        message = " ".join(str(error).split())
-        print(f"skimba: {message}", file=sys.stderr)
+        from skimba.cli import _commands  # torch takes a second, in which Ctrl-C is a line too
+
+        _commands.run()
+    except KeyboardInterrupt:
+        print("skimba: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:  # whatever comes: nobody but a developer is helped by a traceback
+        if os.environ.get(DEBUG) == "1":
+            traceback.print_exc()
+        print(f"skimba: {one_line(error)}", file=sys.stderr)
         sys.exit(2)

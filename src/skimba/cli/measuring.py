@@ -11,25 +11,13 @@ import torch
 import typer
 from rich.table import Table
 
-from skimba.cli._app import (
-    Checkpoint,
-    Json,
-    Keep,
-    ModelSource,
-    Preset,
-    TargetFlops,
-    app,
-    bar,
-    find_model,
-    mode_of,
-    out,
-    print_json,
-    prune_arguments,
-)
+from skimba.cli._app import command, out, print_json, say
+from skimba.cli._models import find_model, mode_of, prune_arguments
+from skimba.cli._options import Checkpoint, Json, Keep, ModelSource, Preset, TargetFlops
+from skimba.cli._progress import bar
 from skimba.cost.flops import count_flops
 from skimba.data import embedded_test_images, find_images
 from skimba.data.loading import in_order, load_batches
-from skimba.data.transforms import evaluation_transform
 from skimba.models import TokenModel
 from skimba.pruning import Pruner, prune
 from skimba.reports import bench as benchmark
@@ -37,9 +25,10 @@ from skimba.reports import demo as demo_runs
 from skimba.reports.doctor import examine
 from skimba.runtime.files import write_text_atomically
 from skimba.store import create_model
+from skimba.tasks import CLASSIFICATION
 
 
-@app.command()
+@command("doctor")
 def doctor(json_output: Json = False) -> None:
     """Show versions, backend, instruction set and threads, and why a backend cannot run."""
     findings = examine()
@@ -52,7 +41,7 @@ def doctor(json_output: Json = False) -> None:
     out.print(table)
 
 
-@app.command()
+@command("flops")
 def flops(
     source: ModelSource,
     preset: Preset = None,
@@ -71,7 +60,7 @@ def flops(
         out.print(f"{convention:>9}  {count.total / 1e9:8.3f} G")
 
 
-@app.command()
+@command("schedule")
 def schedule(
     source: ModelSource,
     preset: Preset = None,
@@ -108,19 +97,19 @@ def schedule(
         print_json(found)
         return
     for block, share in found["keep"].items():
-        out.print(f"after block {block}: {share:.3f} of the tokens stay", highlight=False)
+        say(f"after block {block}: {share:.3f} of the tokens stay")
     exact = [count_flops(each, convention="exact").total for each in (pruned, model)]
-    out.print(f"{exact[0] / 1e9:.3f} G exact, {exact[0] / exact[1]:.3f} of the dense model's", highlight=False)
+    say(f"{exact[0] / 1e9:.3f} G exact, {exact[0] / exact[1]:.3f} of the dense model's")
 
 
 def _sample(model: TokenModel, folder: Path, count: int) -> torch.Tensor:
     """``(b c height width)``: so many pictures, from all over a folder."""
     files = find_images([folder], mode_of(model))
     wanted = in_order(len(files), count, every=max(len(files) // count, 1))[0]
-    return next(load_batches(files, evaluation_transform(model), [wanted], workers=0, strict=True)).images
+    return next(load_batches(files, CLASSIFICATION.reader(model), [wanted], workers=0, strict=True)).images
 
 
-@app.command()
+@command("bench")
 def bench(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME]…", help="Models; Vim-S beside timm's DeiT-S if left out.")
@@ -147,7 +136,7 @@ def bench(
     img_sizes: list[int | None] = [None] if img_size is None else [*whole_numbers("--img-size", img_size)]
     with bar("timing", len(dtypes) * len(batches) * len(img_sizes) * (rounds + 1)) as advance:
         wanted = [case.strip() for case in cases.split(";")]
-        timings = benchmark.bench(names, wanted, dtypes, batches, img_sizes, rounds, lambda: advance(None))
+        timings = benchmark.bench(names, wanted, dtypes, batches, img_sizes, rounds, lambda: advance(1))
     if json_output:
         print_json({"machine": examine(), "timings": [asdict(timing) for timing in timings]})
         return
@@ -173,7 +162,7 @@ def bench(
     out.print(table)
 
 
-@app.command()
+@command("demo")
 def demo(
     picture: Annotated[Path, typer.Option(help="Where the picture goes.")] = Path("skimba_demo.png"),
     json_output: Json = False,
@@ -183,7 +172,7 @@ def demo(
 
     images = embedded_test_images()
     with bar("measuring", len(demo_runs.MODELS) * -(-len(images) // demo_runs.BATCH)) as advance:
-        rows = [row for name in demo_runs.MODELS for row in demo_runs.measure(name, images, lambda: advance(None))]
+        rows = [row for name in demo_runs.MODELS for row in demo_runs.measure(name, images, lambda: advance(1))]
     sample = images[:2]
     pruned = {
         f"{name} {preset}": prune(
@@ -200,7 +189,7 @@ def demo(
         return
     for name in demo_runs.MODELS:
         out.print(_demo_table(name, [row for row in rows if row.model == name], len(images)))
-    out.print(f"picture: {picture}", highlight=False)
+    say(f"picture: {picture}")
 
 
 def _demo_table(name: str, rows: list[demo_runs.Row], images: int) -> Table:

@@ -24,7 +24,7 @@ def fingerprint(pictures: Pictures) -> dict[str, Any]:
         "mode": pictures.mode,
         "classes": [len(pictures.classes), _digest(pictures.classes)],
         "names": [_digest(map(pictures.name, block)) for block in blocks],
-        "labels": [_digest(map(pictures.label, block)) for block in blocks],
+        "targets": [_digest(map(pictures.target, block)) for block in blocks],
         "sizes": [_digest(map(pictures.stamp, block)) for block in blocks],
     }
 
@@ -40,7 +40,7 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         found.append("other names of classes")
     for what, said in (
         ("names", "other names"),
-        ("labels", "other classes"),
+        ("targets", "other classes"),
         ("sizes", "other files (sizes or pixels)"),
     ):
         if (block := _first_difference(before.get(what), now[what])) is not None:
@@ -55,7 +55,7 @@ def _first_difference(before: Any, now: list[str]) -> int | None:
     return next((block for block, digest in enumerate(now) if known[block : block + 1] != [digest]), None)
 
 
-def _digest(values: Iterable[str | int]) -> str:
+def _digest(values: Iterable[object]) -> str:
     digest = hashlib.sha256()
     for value in values:
         digest.update(str(value).encode("utf-8", "surrogatepass") + b"\0")

@@ -48,7 +48,7 @@ class ImageFiles:
     def name(self, index: int) -> str:
         return self.files[index].name
 
-    def label(self, index: int) -> int:
+    def target(self, index: int) -> int:
         return self.files[index].label
 
     def stamp(self, index: int) -> int:

@@ -49,7 +49,7 @@ class LabelledImages:
     def name(self, index: int) -> str:
         return str(index)
 
-    def label(self, index: int) -> int:
+    def target(self, index: int) -> int:
         return int(self.labels[index])
 
     def stamp(self, index: int) -> int:

@@ -1,10 +1,10 @@
-"""What all data sets have in common: numbered pictures, each with a name and a class."""
+"""What all data sets have in common: numbered pictures, each with a name and a target."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from PIL.Image import Image
 
@@ -32,8 +32,8 @@ class Pictures(Protocol):
     def name(self, index: int) -> str:
         """What the picture is called in predictions and messages."""
 
-    def label(self, index: int) -> int:
-        """Its class, or UNKNOWN."""
+    def target(self, index: int) -> Any:
+        """What a task is to find in it, as plain data. For classification its class, or UNKNOWN."""
 
     def stamp(self, index: int) -> int:
         """A number that changes with the picture, had without decoding it: the size of its file, or a checksum."""
@@ -63,8 +63,8 @@ class Selected:
     def name(self, index: int) -> str:
         return self.of.name(self.indices[index])
 
-    def label(self, index: int) -> int:
-        return self.of.label(self.indices[index])
+    def target(self, index: int) -> Any:
+        return self.of.target(self.indices[index])
 
     def stamp(self, index: int) -> int:
         return self.of.stamp(self.indices[index])

@@ -62,7 +62,10 @@ class TokenModel(SharedWeights):
         head_parts: names of the modules that only ``forward_head`` uses.
         paper_schedule: ``{blocks: share of the tokens kept}`` as the paper prunes this model; None if no paper does.
         pretrained_cfg: timm's: how the weights expect pictures; and ``architecture`` and ``sizes`` as create_model was asked.
+        task: what the model is for: a key of :data:`skimba.tasks.TASKS`.
     """
+
+    task = "classification"
 
     class_token_count: int
     head_parts: tuple[str, ...] = ()

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model is in evaluation mode meanwhile."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 def predict(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
@@ -15,17 +27,9 @@ def predict(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple
         batches: normalised images ``(b c height width)`` with their labels ``(b)``.
     """
     device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
-    logits, labels = [], []
-    try:
-        with torch.inference_mode():
-            for images, truth in batches:
-                logits.append(model(images.to(device)).float().cpu())
-                labels.append(truth)
-    finally:
-        model.train(was_training)
-    return torch.cat(logits), torch.cat(labels)
+    with evaluating(model), torch.inference_mode():
+        found = [(model(images.to(device)).float().cpu(), labels) for images, labels in batches]
+    return torch.cat([logits for logits, _ in found]), torch.cat([labels for _, labels in found])
 
 
 def accuracy(logits: Tensor, labels: Tensor, top: int = 1) -> float:

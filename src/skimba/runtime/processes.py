@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -43,6 +43,15 @@ def world_size() -> int:
 def local_device(kind: str) -> torch.device:
     """``"cpu"``, or ``"cuda"``: this process's own GPU."""
     return torch.device(kind, int(os.environ.get("LOCAL_RANK", 0))) if kind == "cuda" else torch.device(kind)
+
+
+def moved(thing: Any, device: torch.device) -> Any:
+    """The thing with all tensors in it, in lists, tuples and dictionaries too, on the device."""
+    if isinstance(thing, torch.Tensor):
+        return thing.to(device)
+    if isinstance(thing, dict):
+        return {key: moved(one, device) for key, one in thing.items()}
+    return type(thing)(moved(one, device) for one in thing) if isinstance(thing, (list, tuple)) else thing
 
 
 def all_sum(value: float) -> float:

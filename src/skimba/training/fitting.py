@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from timm.data import Mixup
 from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
@@ -22,22 +20,29 @@ from torch.nn.parallel import DistributedDataParallel
 
 from skimba.data.loading import Batch
 from skimba.models import TokenModel
-from skimba.runtime.processes import all_sum, rank, world_size
+from skimba.runtime.processes import all_sum, moved, rank, world_size
+from skimba.tasks import Criterion
 from skimba.training.plan import Plan
 from skimba.training.recipe import DTYPES, Recipe
 
 
 class Fitting:
-    """A model with all that a step changes."""
+    """A model with all that a step changes.
+
+    Attributes:
+        done: steps that are behind it.
+        loss: of the last one's batch.
+    """
 
     def __init__(
         self,
         recipe: Recipe,
         plan: Plan,
         model: TokenModel,
-        teacher: TokenModel | None = None,
+        criterion: Criterion,
     ) -> None:
-        self.recipe, self.plan, self.model, self.teacher = recipe, plan, model, teacher
+        self.recipe, self.plan, self.model, self.criterion = recipe, plan, model, criterion
+        self.done, self.loss = 0, 0.0
         self.optimizer = create_optimizer_v2(
             model, recipe.optimizer, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
         )
@@ -52,35 +57,54 @@ class Fitting:
             warmup_prefix=False,
             t_in_epochs=False,
         )
-        self.mixup = (
-            Mixup(recipe.mixup, recipe.cutmix, label_smoothing=recipe.label_smoothing, num_classes=model.num_classes)
-            if recipe.mixup or recipe.cutmix
-            else None
-        )
 
     @property
     def result(self) -> TokenModel:
         """The model that is evaluated and written."""
         return self.model if self.average is None else self.average.module
 
-    def state(self, done: int) -> dict[str, Any]:
+    @property
+    def at_end_of_epoch(self) -> bool:
+        return self.done > 0 and self.done % self.plan.steps_per_epoch == 0
+
+    def state(self) -> dict[str, Any]:
+        """All that :meth:`load` needs."""
         average = None if self.average is None else self.average.module.state_dict()
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "ema": average,
-            "step": done,
+            "step": self.done,
+            "loss": self.loss,
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Take up the state that :meth:`state` gave."""
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.average is not None:
-            self.average.module.load_state_dict(state["ema"])
+        """Take up the state that :meth:`state` gave.
 
-    def step(self, step: int, micro_batches: list[Batch]) -> float:
-        """One step of the optimiser; the batch's loss."""
+        Raises:
+            ValueError: it is another model's, optimiser's or plan's.
+        """
+        if not 0 < state["step"] <= self.plan.steps:
+            raise ValueError(f"the checkpoint is of step {state['step']}, the training has {self.plan.steps}")
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.average is not None:
+                self.average.module.load_state_dict(state["ema"])
+        except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+            raise ValueError(f"the checkpoint does not fit this model and optimiser ({error})") from error
+        self.done, self.loss = state["step"], state["loss"]
+
+    def step(self, micro_batches: list[Batch]) -> None:
+        """One step of the optimiser.
+
+        Raises:
+            ValueError: the loss is not finite, or pictures are missing from the batch.
+        """
+        step = self.done
+        for batch in micro_batches:
+            if len(batch.indices) < batch.asked:
+                raise ValueError(f"too many training pictures cannot be read, for instance {batch.rejected[0].reason}")
         torch.manual_seed(self.plan.chance(step) * world_size() + rank())  # drop path
         np.random.seed(self.plan.chance(step) % 2**32)  # mixup: its strength is the same in every process
         self.model.train()
@@ -101,7 +125,7 @@ class Fitting:
         self.optimizer.step()
         if self.average is not None:
             self.average.update(self.model)
-        return total
+        self.done, self.loss = step + 1, total
 
     def rates(self) -> dict[str, Any]:
         """Learning rate, and norm of the last step's (clipped) gradient, whole and for each layer."""
@@ -118,35 +142,23 @@ class Fitting:
 
     def _loss(self, batch: Batch) -> Tensor:
         """Mean over the micro batch."""
-        images, labels = batch.images.to(self.device), batch.labels.to(self.device)
-        if self.mixup is not None:
-            images, labels = self.mixup(images, labels)  # labels become (b num_classes), smoothed
+        return self.criterion(self._forward, moved(batch.images, self.device), moved(batch.targets, self.device))
+
+    def _forward(self, *inputs: Any) -> Any:
         dtype = DTYPES[self.recipe.dtype]
         with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
-            logits = self.parallel(images).float()
-        smoothing = self.recipe.label_smoothing if self.mixup is None else 0.0
-        loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
-        if self.teacher is not None:
-            loss = loss + self.recipe.distillation * _divergence(logits, self.teacher, images)
-        return loss
+            return self.parallel(*inputs)
 
     def _what_to_look_at(self, micro_batches: Iterable[Batch]) -> str:
         bad = next((n for n, p in self.model.named_parameters() if not p.isfinite().all()), None)
         if bad is not None:
             return f"the weights of {bad} are no longer finite; lower learning_rate (now {self.recipe.learning_rate})"
-        if not all(batch.images.isfinite().all() for batch in micro_batches):
+        if not all(image.isfinite().all() for batch in micro_batches for image in batch.images):
             return "the pictures are not finite; look at mean and std"
         return (
             f"weights and pictures are finite; lower learning_rate (now {self.recipe.learning_rate}) or clip_norm "
             f"(now {self.recipe.clip_norm}), or see whether dtype fp32 helps (now {self.recipe.dtype})"
         )
-
-
-def _divergence(logits: Tensor, teacher: TokenModel, images: Tensor) -> Tensor:
-    """``KL(student || teacher)``, mean over the batch: R-MeeTo's direction."""
-    with torch.no_grad():
-        wanted = teacher(images).float().log_softmax(-1)
-    return F.kl_div(wanted, logits.log_softmax(-1), reduction="batchmean", log_target=True)
 
 
 def _layer_of(name: str) -> str:

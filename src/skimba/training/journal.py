@@ -36,6 +36,14 @@ class Journal:
                 write_text_atomically(log, "".join(json.dumps(line) + "\n" for line in lines))
             self.board = _board(folder, first) if tensorboard else None
 
+    def read(self, log: str) -> list[dict[str, Any]]:
+        """All lines of LOG or STEPS."""
+        return read_log(self.folder / log)
+
+    def tells_of(self, step: int) -> bool:
+        """Whether LOG has a line for the epoch that ended with that step."""
+        return any(line["step"] == step for line in self.read(LOG))
+
     def tell(self, log: str, line: Mapping[str, Any]) -> None:
         """Add a line, with its ``step``, to LOG or STEPS."""
         if rank() == 0:
@@ -75,10 +83,25 @@ class Pace:
 
 
 def read_log(log: Path) -> list[dict[str, Any]]:
-    """All whole lines of a log."""
+    """All whole lines of a log; none of one that is not there.
+
+    Raises:
+        ValueError: a line that a training did not write.
+    """
     if not log.exists():
         return []
-    return [json.loads(line) for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    found = []
+    for number, line in enumerate(log.read_text().splitlines(keepends=True), 1):
+        if not line.endswith("\n"):
+            continue  # a kill left it half-written
+        try:
+            content = json.loads(line)
+        except ValueError:
+            content = None
+        if not isinstance(content, dict) or not isinstance(content.get("step"), int):
+            raise ValueError(f"{log}, line {number}, is no line of a training's log; move the file away to go on")
+        found.append(content)
+    return found
 
 
 def _board(folder: Path, first: int) -> Any:

@@ -16,6 +16,7 @@ import torch
 from skimba.models import TokenModel
 from skimba.pruning import prune
 from skimba.store import create_model
+from skimba.tasks import TASKS, Task
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -121,6 +122,21 @@ class Recipe:
         for name in self.prune or {}:
             if name not in PRUNE_ARGUMENTS:
                 raise ValueError(unknown_key(f"prune.{name}", [f"prune.{known}" for known in PRUNE_ARGUMENTS]))
+
+    def task(self, model: TokenModel) -> Task:
+        """The model's task with this recipe's settings.
+
+        Raises:
+            ValueError: a setting that this task does not read, so that it would have no effect.
+        """
+        kind = TASKS[model.task]
+        own = {field.name for field in fields(kind)}
+        defaults = {field.name: field.default for field in fields(Recipe)}
+        for name in {field.name for other in TASKS.values() for field in fields(other)} - own:
+            if getattr(self, name) != defaults[name]:
+                raise ValueError(f"{name} has no effect on the task {model.task}")
+        task: Task = kind(**{name: getattr(self, name) for name in own})
+        return task
 
     @property
     def from_weights(self) -> bool:

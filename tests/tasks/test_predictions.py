@@ -1,4 +1,5 @@
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -13,17 +14,11 @@ from skimba.data import embedded_test_images, find_images
 from skimba.models.evaluation import accuracy, predict
 from skimba.pruning import prune
 from skimba.store import create_model
-from skimba.tasks.inference import predict_files
-from skimba.tasks.predictions import (
-    Prediction,
-    compare,
-    confusion,
-    predict_pictures,
-    read_predictions,
-    real_accuracy,
-    top_share,
-    write_table,
-)
+from skimba.tasks import CLASSIFICATION, ClassPrediction, predict_all, resumable
+from skimba.tasks.classification import confusion, real_accuracy, top_share
+from skimba.tasks.comparison import compare
+from skimba.tasks.resumable import predict_files
+from skimba.tasks.tables import read_rows, write_rows
 from tests.data.scene_tree import corrupt, write_tree
 
 
@@ -34,11 +29,11 @@ def model():
 
 @pytest.fixture(scope="module")
 def some(model):
-    return predict_pictures(model, embedded_test_images()[:50], 16)[0]
+    return predict_all(CLASSIFICATION, model, embedded_test_images()[:50], 16)[0]
 
 
 def made(index, label, *classes):
-    return Prediction(index, str(index), label, classes, tuple(0.5**n for n in range(1, len(classes) + 1)))
+    return ClassPrediction(index, str(index), label, classes, tuple(0.5**n for n in range(1, len(classes) + 1)))
 
 
 def test_predictions_are_the_models_answers(model, some):
@@ -81,8 +76,8 @@ def test_pictures_flip_both_ways():
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_tables_come_back_as_written(some, tmp_path, suffix):
     path = tmp_path / f"a.{suffix}"
-    write_table(some, Prediction, path)
-    assert read_predictions(path) == some
+    write_rows(some, ClassPrediction, path)
+    assert read_rows(path, ClassPrediction) == some
     assert not list(tmp_path.glob("*.partial"))
 
 
@@ -90,10 +85,10 @@ def test_other_files_are_no_predictions(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("name,label\na,1\n")
     with pytest.raises(ValueError, match=r"a\.csv does not hold predictions"):
-        read_predictions(path)
+        read_rows(path, ClassPrediction)
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
     with pytest.raises(ValueError, match="does not hold predictions"):
-        read_predictions(tmp_path / "a.parquet")
+        read_rows(tmp_path / "a.parquet", ClassPrediction)
 
 
 def test_a_killed_prediction_goes_on(tmp_path):
@@ -103,19 +98,19 @@ def test_a_killed_prediction_goes_on(tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     process = subprocess.Popen(call, env=environment)
     parts = tmp_path / "broken.parquet.parts"
-    while not list(parts.glob("*.rejects.csv")):
+    while not list(parts.glob("*.jsonl")):
         assert process.poll() is None
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    done = {path: path.stat().st_mtime_ns for path in parts.glob("*.csv")}
-    assert 2 <= len(done) < 30
-    marked = next(path for path in sorted(done) if path.name.endswith("rejects.csv"))
-    marked.write_text(marked.read_text() + "not,predicted again\n")
+    done = sorted(parts.glob("*.jsonl"))
+    assert 1 <= len(done) < 15
+    mark = {"rejected": {"name": "not", "reason": "predicted again"}}
+    done[0].write_text(done[0].read_text() + json.dumps(mark) + "\n")
     subprocess.run(call, env=environment, check=True, timeout=100)
     model = create_model("vim_micro_patch4_56", pretrained=True)
-    assert predict_files(model, find_images([tree]), tmp_path / "whole.csv", {}) == (57, 3)
-    whole, resumed = (read_predictions(tmp_path / name) for name in ("whole.csv", "broken.parquet"))
+    assert predict_files(CLASSIFICATION, model, find_images([tree]), tmp_path / "whole.csv") == (57, 3)
+    whole, resumed = (read_rows(tmp_path / name, ClassPrediction) for name in ("whole.csv", "broken.parquet"))
     assert [one.name for one in resumed] == [one.name for one in whole]
     assert [one.classes for one in resumed] == [one.classes for one in whole]
     with (tmp_path / "broken.parquet.rejects.csv").open(newline="") as file:
@@ -127,25 +122,46 @@ def test_a_killed_prediction_goes_on(tmp_path):
 
 SMALL_CHUNKS = """
 import sys
-import skimba.tasks.inference as inference
+import skimba.tasks.resumable as resumable
 from skimba.data import find_images
 from skimba.store import create_model
+from skimba.tasks import CLASSIFICATION
 
-inference.CHUNK = 4
+resumable.CHUNK = 4
 model = create_model("vim_micro_patch4_56", pretrained=True)
-inference.predict_files(model, find_images([sys.argv[1]]), sys.argv[2], {}, batch_size=2)
+resumable.predict_files(CLASSIFICATION, model, find_images([sys.argv[1]]), sys.argv[2], batch_size=2)
 """
 
 
 def test_another_models_unfinished_run_is_not_mixed_in(tmp_path):
     tree = write_tree(tmp_path / "tree", train=10, test=10)
     files = find_images([tree])
-    model = prune(create_model("vim_micro_patch4_56", pretrained=True), "top")
-    parts = tmp_path / "a.csv.parts"
-    parts.mkdir()
-    (parts / "what.json").write_text("{}")
-    with pytest.raises(ValueError, match="holds an unfinished run on other pictures or with another model"):
-        predict_files(model, files, tmp_path / "a.csv", {"model": "vim_micro"})
+    dense = create_model("vim_micro_patch4_56", pretrained=True)
+    others = create_model("vim_micro_patch4_56", pretrained=True)
+    with torch.no_grad():
+        others.head.bias[0] += 1e-6
+    interrupt(dense, files, tmp_path / "a.csv")
+    for model, says in ((others, "other weights"), (prune(dense, "top"), "other pruning")):
+        with pytest.raises(ValueError, match=f"holds an unfinished run .* with another model .{says}"):
+            predict_files(CLASSIFICATION, model, files, tmp_path / "a.csv")
+    (tree / "val" / "n00000000" / "more.png").write_bytes(b"one picture more")
+    with pytest.raises(ValueError, match=r"holds an unfinished run .*20 pictures then, 21 now"):
+        predict_files(CLASSIFICATION, dense, find_images([tree]), tmp_path / "a.csv")
+
+
+def interrupt(model, files, out):
+    """A run that ends within its second chunk."""
+
+    def stop(count):
+        stop.done += count
+        if stop.done > resumable.CHUNK:
+            raise KeyboardInterrupt
+
+    stop.done = 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resumable, "CHUNK", 4)
+        with pytest.raises(KeyboardInterrupt):
+            predict_files(CLASSIFICATION, model, files, out, 2, on_done=stop)
 
 
 def test_pictures_that_are_all_broken_are_an_error(tmp_path, model):
@@ -153,4 +169,4 @@ def test_pictures_that_are_all_broken_are_an_error(tmp_path, model):
     for path in tree.rglob("*.jpg"):
         path.write_bytes(b"")
     with pytest.raises(ValueError, match="none of the 20 pictures can be read"):
-        predict_pictures(model, find_images([tree]), 8)
+        predict_all(CLASSIFICATION, model, find_images([tree]), 8)

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from skimba.cli import main
-from skimba.cli._app import parse_keep
+from skimba.cli._models import parse_keep
 from skimba.cost.flops import count_flops
 from skimba.data import embedded_test_images, load_fashion_mnist
 from skimba.pruning import prune
@@ -114,9 +114,10 @@ def test_a_pruned_model_is_fine_tuned_and_evaluated(tmp_path, monkeypatch, capsy
     data, out = tmp_path / "data", tmp_path / "run"
     data.mkdir()
     write_fashion_mnist(data)
+    settings = ["pretrained=true", "teacher=dense", "epochs=1", "batch_size=32", "dtype=bf16"]
+    pruned = ["prune.preset=hold", "prune.target_flops=0.7"]
+    run(monkeypatch, "train", "vim_micro", "--out", out, "--data", data, *settings, *pruned)
     pruning = ["--prune", "hold", "--target-flops", "0.7"]
-    options = ["--pretrained", "--teacher", "dense", "--epochs", 1, "--batch-size", 32, "--dtype", "bf16"]
-    run(monkeypatch, "train", "vim_micro", "--out", out, "--data", data, *options, *pruning)
     capsys.readouterr()
     run(
         monkeypatch,
@@ -183,10 +184,10 @@ def wrong_calls(folder):
     yield ["schedule", "vim_micro", "--target-flops", "0.01"], "comes down to"
     yield ["flops", "vim_micro", "--target-flops", "2"], "target_flops is a share"
     yield ["flops", "vim_micro", "--target-flops", "0.7", "--keep", "2:0.5"], "got keep and target_flops"
-    yield ["train", "vim_micro", "--out", folder, "--data", folder, "--teacher", "dense"], "pretrained=True"
-    yield ["train", "vim_micro", "--out", folder, "--data", folder, "--dtype", "fp8"], "got 'fp8'"
+    yield ["train", "vim_micro", "--out", folder, "--data", folder, "teacher=dense"], "pretrained=True"
+    yield ["train", "vim_micro", "--out", folder, "--data", folder, "dtype=fp8"], "got 'fp8'"
     yield ["train", "vim_micro", "--out", folder, "--data", folder / "nowhere"], "no folder of images at"
-    yield ["train", "vim_micro", "--out", folder, "--data", folder, "--learning-rate", "0"], "learning_rate"
+    yield ["train", "vim_micro", "--out", folder, "--data", folder, "learning_rate=0"], "learning_rate"
 
 
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys):

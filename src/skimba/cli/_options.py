@@ -1,0 +1,108 @@
+"""The options that commands share."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from skimba.cli._models import prune_arguments
+from skimba.pruning import PRESETS
+
+ModelSource = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A name, for instance vim_small_patch16_224; a recipe.toml; or a .safetensors of train or export-weights.",
+    ),
+]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        "--prune",
+        metavar="PRESET",
+        help=f"Prune by a named method: {', '.join(PRESETS)}; or by a .json that skimba schedule wrote.",
+    ),
+]
+Keep = Annotated[
+    str | None,
+    typer.Option(metavar="BLOCK:SHARE,…", help="Share of tokens kept after which blocks, for instance 5:0.8,10:0.8."),
+]
+TargetFlops = Annotated[
+    float | None, typer.Option(metavar="SHARE", help="Prune down to this share of the dense model's exact FLOPs.")
+]
+Checkpoint = Annotated[
+    Path | None, typer.Option(help="Weights for a model given by name; those of the package or the hub if left out.")
+]
+Scenes = Annotated[
+    bool, typer.Option("--scenes", help="Fashion-MNIST's items on photographs (needs skimba[scenes]), 56 pixels.")
+]
+Labels = Annotated[
+    Path | None, typer.Option(help="Classes of a flat folder of ImageNet's pictures: a line for each, name and class.")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Processes that decode pictures; if left out none for a model on the cpu, which has all cores at work.",
+    ),
+]
+Device = Annotated[str, typer.Option(help="cpu, or cuda (on the reference backend).")]
+Strict = Annotated[bool, typer.Option("--strict", help="Stop at a picture that cannot be read.")]
+Smoke = Annotated[bool, typer.Option("--smoke", help="A narrow model and a few small pictures: does everything run?")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which model, and how it is pruned."""
+
+    source: ModelSource
+    checkpoint: Checkpoint = None
+    preset: Preset = None
+    keep: Keep = None
+    target_flops: TargetFlops = None
+
+    @property
+    def pruning(self) -> dict[str, Any] | None:
+        return prune_arguments(self.preset, self.keep, self.target_flops)
+
+    @property
+    def files(self) -> list[Path]:
+        """What is read, where it is a file: no output may replace it."""
+        source = Path(self.source)
+        given = (source, source.with_suffix(".json"), self.checkpoint, Path(self.preset) if self.preset else None)
+        return [path for path in given if path is not None]
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Which pictures."""
+
+    data: Annotated[
+        Path | None,
+        typer.Option(help="A folder with train and val (class folders or tar shards), or Fashion-MNIST's files."),
+    ] = None
+    labels: Labels = None
+    scenes: Scenes = False
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How it is run."""
+
+    workers: Workers = None
+    device: Device = "cpu"
+    strict: Strict = False
+
+    @property
+    def decoders(self) -> int:
+        """How many worker processes decode. None where the model keeps the cores busy: they would only take turns with it
+        (``benchmarks/loading.py``: Vim-T evaluates at 0.90 of its own rate without workers, at 0.84 with two on two cores)."""
+        if self.workers is not None:
+            return self.workers
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        return 0 if self.device == "cpu" else max((os.cpu_count() or 1) // processes, 1)

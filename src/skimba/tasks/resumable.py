@@ -1,0 +1,193 @@
+"""Predictions for any number of pictures, resumably and in several processes: what ``skimba predict`` does.
+
+The pictures are cut into chunks. A finished chunk is one file in ``OUT.parts``, written atomically; process r of n does every
+n-th chunk that is not there yet. The last step joins them. So a run killed at any moment loses one chunk at most, and may go on
+with another number of processes. A note beside the chunks says what they belong to, and at the end that they were joined: from
+then on all that is left to do is to remove them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from skimba.data import changes, fingerprint
+from skimba.data.loading import Rejected, Wanted
+from skimba.data.pictures import Pictures
+from skimba.models import TokenModel
+from skimba.runtime.files import write_text_atomically
+from skimba.runtime.processes import by_writer, gather, rank, world_size
+from skimba.tasks.base import Task
+from skimba.tasks.running import run
+from skimba.tasks.tables import from_record, record_of, write_rows
+
+CHUNK = 512  # pictures: what a kill can cost
+NOTE = "what.json"
+ADDRESS = re.compile(" at 0x[0-9a-f]+")  # of a function of one's own, which is another in every process
+
+
+def predict_files(
+    task: Task,
+    model: nn.Module,
+    pictures: Pictures,
+    out: str | Path,
+    batch_size: int = 32,
+    workers: int = 0,
+    on_done: Callable[[int], object] = lambda count: None,
+) -> tuple[int, int]:
+    """Predict all pictures into ``out`` (``.csv`` or ``.parquet``); those that cannot be read go to ``OUT.rejects.csv``.
+
+    Args:
+        on_done: called with the number of pictures of this process that a step finished.
+
+    Returns:
+        How many pictures were predicted and how many rejected.
+
+    Raises:
+        ValueError: the parts there belong to other pictures or another model.
+        OSError: a file cannot be written.
+    """
+    parts = Parts(Path(out))
+    joined = by_writer(lambda: parts.begin({"model": digest_of_model(model), "pictures": fingerprint(pictures)}))
+    if joined is None:
+        starts = range(0, len(pictures), CHUNK)
+        mine = starts[rank() :: world_size()]
+        missing = [start for start in mine if not parts.chunk(start).exists()]
+        for start in set(mine) - set(missing):
+            on_done(min(CHUNK, len(pictures) - start))
+        wanted = [batch for start in missing for batch in _batches(start, len(pictures), batch_size)]
+        _fill(parts, task, model, pictures, wanted, workers, on_done)
+        gather(None)  # all chunks are there
+        joined = by_writer(lambda: parts.join(task.row, starts))
+    by_writer(parts.remove)
+    return joined
+
+
+class Parts:
+    """What an unfinished run has done, in a folder beside its output."""
+
+    def __init__(self, out: Path) -> None:
+        self.out, self.rejects = out, rejects_of(out)
+        self.folder = out.with_name(out.name + ".parts")
+
+    def chunk(self, start: int) -> Path:
+        return self.folder / f"{start:09d}.jsonl"
+
+    def begin(self, belongs: Mapping[str, Any]) -> tuple[int, int] | None:
+        """Begin, or go on with, a run of that model on those pictures.
+
+        Returns:
+            Where a killed run had come to its end: how many pictures it had predicted and rejected.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        note = self._note()
+        if note is None:
+            self._write_note({"belongs": dict(belongs)})
+            return None
+        if note["belongs"] != belongs:
+            raise ValueError(
+                f"{self.folder} holds an unfinished run on other pictures or with another model "
+                f"({'; '.join(_changes(note['belongs'], belongs))}); remove it to start anew"
+            )
+        joined = note.get("joined")
+        return (joined[0], joined[1]) if joined and self.out.exists() and self.rejects.exists() else None
+
+    def join(self, kind: type, starts: range) -> tuple[int, int]:
+        """Write the outputs from all chunks; how many pictures were predicted and rejected."""
+        lines = [json.loads(line) for start in starts for line in self.chunk(start).read_text().splitlines()]
+        rows: list[Any] = [from_record(kind, line["row"]) for line in lines if "row" in line]
+        rejected = [from_record(Rejected, line["rejected"]) for line in lines if "rejected" in line]
+        write_rows(rows, kind, self.out)
+        write_rows(rejected, Rejected, self.rejects)
+        note = self._note()
+        assert note is not None
+        self._write_note({**note, "joined": [len(rows), len(rejected)]})
+        return len(rows), len(rejected)
+
+    def remove(self) -> None:
+        """The note goes last: without it nobody would know that the rest is not needed any more."""
+        for path in [path for path in self.folder.iterdir() if path.name != NOTE]:
+            path.unlink()
+        (self.folder / NOTE).unlink()
+        self.folder.rmdir()
+
+    def _note(self) -> dict[str, Any] | None:
+        """None where the run has done nothing yet: the note is written first."""
+        path = self.folder / NOTE
+        try:
+            note = json.loads(path.read_text())
+            if isinstance(note, dict) and isinstance(note.get("belongs"), dict):
+                return note
+        except FileNotFoundError:
+            note = None
+        except ValueError:  # half-written by a version that did not write it atomically
+            note = None
+        if others := [one for one in self.folder.iterdir() if one.name != NOTE and not one.name.endswith(".partial")]:
+            raise ValueError(
+                f"{self.folder} holds {others[0].name} of a run that left no note; remove it to start anew"
+            )
+        return None
+
+    def _write_note(self, note: Mapping[str, Any]) -> None:
+        write_text_atomically(self.folder / NOTE, json.dumps(note))
+
+
+def rejects_of(out: Path) -> Path:
+    """Where :func:`predict_files` lists the pictures that cannot be read."""
+    return out.with_name(out.name + ".rejects.csv")
+
+
+def digest_of_model(model: nn.Module) -> dict[str, str]:
+    """What decides a model's answers: its weights, how pictures are brought to it and, of a token model, its pruning."""
+    weights = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        weights.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
+        weights.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    found = {"weights": weights.hexdigest(), "model": type(model).__name__}
+    if isinstance(model, TokenModel):
+        found |= {
+            "preprocessing": repr(sorted(model.pretrained_cfg.items())),
+            "pruning": ADDRESS.sub("", repr(model.reducer)),
+        }
+    return found
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    known = {part: found if isinstance(found := before.get(part), dict) else {} for part in now}
+    odd = [part for part, digest in now["model"].items() if known["model"].get(part) != digest]
+    return [f"other {part}" for part in odd] + changes(known["pictures"], now["pictures"])
+
+
+def _batches(start: int, count: int, batch_size: int) -> list[list[Wanted]]:
+    """Of the chunk that begins there."""
+    chunk = range(start, min(start + CHUNK, count))
+    return [[Wanted(i) for i in chunk[first : first + batch_size]] for first in range(0, len(chunk), batch_size)]
+
+
+def _fill(
+    parts: Parts,
+    task: Task,
+    model: nn.Module,
+    pictures: Pictures,
+    wanted: list[list[Wanted]],
+    workers: int,
+    on_done: Callable[[int], object],
+) -> None:
+    """Predict the wanted batches, which make up whole chunks, and write each chunk."""
+    records: list[dict[str, Any]] = []
+    for batch, answers in zip(wanted, run(task, model, pictures, wanted, workers), strict=True):
+        records += [{"row": record_of(row)} for row in answers.rows]
+        records += [{"rejected": record_of(one)} for one in answers.rejected]
+        on_done(answers.asked)
+        last = batch[-1].place
+        if (last + 1) % CHUNK == 0 or last + 1 == len(pictures):
+            lines = (json.dumps(record) + "\n" for record in records)  # ASCII: any name comes back as it was
+            write_text_atomically(parts.chunk(last - last % CHUNK), "".join(lines))
+            records = []

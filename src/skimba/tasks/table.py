@@ -1,0 +1,31 @@
+"""The tasks by name."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from skimba.tasks.base import Task
+from skimba.tasks.classification import Classification
+
+
+class Tasked(Protocol):
+    """A model that says what it is for: a key of TASKS."""
+
+    @property
+    def task(self) -> str: ...
+
+
+def task_of(model: Tasked) -> Task:
+    """The task that a model is for, as evaluation and prediction need it: what matters in training only is left out.
+
+    Raises:
+        ValueError: the model is for no task of this library.
+    """
+    if model.task not in TASKS:
+        raise ValueError(f"{type(model).__name__} is for the task {model.task!r}; known: {', '.join(TASKS)}")
+    task: Task = TASKS[model.task]()
+    return task
+
+
+# Frozen dataclasses that keep the protocol Task.
+TASKS: dict[str, type[Any]] = {"classification": Classification}
