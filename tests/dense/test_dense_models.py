@@ -308,6 +308,39 @@ def test_a_box_outside_the_picture_has_no_pixels():
     assert paste_masks(torch.ones(1, 28, 28), outside, (40, 48)).sum() == 0
 
 
+def test_bfloat16_sees_what_float32_sees(dense_model, pictures):
+    images = torch.stack([pictures[0]] * 2)
+    with torch.no_grad():
+        wide = dense_model.maps(images)
+        narrow = dense_model.bfloat16().maps(images)
+        found = dense_model(pictures)
+    for a, b in zip(narrow, wide, strict=True):
+        assert a.dtype == torch.bfloat16
+        assert (a - b).norm() / b.norm() < 0.1
+    assert all(tensor.dtype != torch.bfloat16 for picture in found for tensor in picture.values())
+
+
+def test_boxes_of_a_bfloat16_detector_are_not_rounded():
+    """bfloat16 knows multiples of 4 px at 1,000 px."""
+    detector = skimba.mask_rcnn("vim_micro", num_classes=3, depth=1).eval().bfloat16()
+    torch.nn.init.zeros_(detector.rpn_head.rpn_reg.weight)
+    maps = [torch.zeros(1, 48, -(-32 // s), -(-1024 // s), dtype=torch.bfloat16) for s in detector.neck.strides]
+    with torch.no_grad():
+        (proposals,), _, _ = detector.rpn_head(maps, [(32, 1024)])
+    anchors = torch.cat(detector.rpn_head.anchor_generator(maps)).clamp(min=0)
+    anchors = torch.stack([anchors[:, 0].clamp(max=1024), anchors[:, 1].clamp(max=32)], 1)
+    far = proposals[proposals[:, 0] > 800][:, :2]
+    assert len(far) > 0
+    assert (torch.cdist(far, anchors).amin(1) < 1e-3).all()
+
+
+def test_a_model_in_float64_answers_in_float64(dense_model):
+    images = [torch.rand(3, 64, 64, dtype=torch.float64)]
+    with torch.no_grad():
+        (found,) = dense_model.double()(images)
+    assert next(found[name] for name in ("boxes", "logits") if name in found).dtype == torch.float64
+
+
 def test_costs_are_counted_on_the_pictures_of_the_task():
     with torch.device("meta"):
         detector, segmenter = skimba.mask_rcnn("plain_mamba_l1"), skimba.upernet("plain_mamba_l1")

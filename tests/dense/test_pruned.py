@@ -4,7 +4,8 @@ import pytest
 import torch
 
 import skimba
-from skimba.tokens import RESTORE
+from skimba.layers.deformable import DeformableAttention
+from skimba.tokens import RESTORE, take
 
 KEEP = {1: 0.5, 3: 0.5}
 
@@ -178,3 +179,30 @@ def test_a_learned_importance_is_owned_by_the_detector_and_counted_with_the_redu
     by_module = skimba.count_flops(pruned, (64, 96), "exact").by_module
     assert by_module["reducer"] > 0
     assert not any("scorer" in name for name in by_module)
+
+
+@pytest.mark.parametrize(("way", "projected"), [("owner", 24), ("zeros", 25), ("last", 96)])
+def test_the_adapter_serves_present_tokens_and_projects_distinct_values(way, projected):
+    """Of 96 tokens 48 and then 24 are left: the last injector serves 24, the extractor after it projects what is distinct."""
+    detector = skimba.mask_rcnn("plain_mamba_micro", num_classes=3, depth=4)
+    pruned = skimba.prune(detector, keep={1: 0.5, 3: 0.5})
+    pruned.backbone.restore = way
+    by_module = skimba.count_flops(pruned, (64, 96)).by_module
+    width, last = 64, "backbone.interactions.3"
+    assert by_module[f"{last}.injector.attn.output_proj"] == 24 * width**2
+    assert by_module[f"{last}.extractor.attn.value_proj"] == projected * width**2
+    cells = (8 * 12) + (4 * 6) + (2 * 3)
+    assert by_module[f"{last}.extractor.attn.output_proj"] == cells * width**2
+
+
+def test_values_are_read_as_if_they_had_been_repeated_before():
+    torch.manual_seed(0)
+    attention = DeformableAttention(16, 2, 1, 4)
+    for parameter in attention.parameters():
+        torch.nn.init.normal_(parameter)
+    query, values = torch.randn(2, 5, 16), torch.randn(2, 7, 16)
+    index, reference = torch.randint(7, (2, 12)), torch.rand(5, 2)
+    repeated = take(values, index)
+    torch.testing.assert_close(
+        attention(query, reference, values, [(3, 4)], index), attention(query, reference, repeated, [(3, 4)])
+    )

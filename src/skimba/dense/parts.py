@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Scores and coordinates of pixels need more than bfloat16's eight bits."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class ConvNorm(nn.Module):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.rpn import RegionProposalNetwork, concat_box_prediction_layers
 
 from skimba.dense.boxes import BestMatcher, ClampedBoxCoder, CornerAnchors
+from skimba.dense.parts import at_least_float32
 
 Target = dict[str, Tensor]
 
@@ -61,7 +62,8 @@ class ProposalNetwork(RegionProposalNetwork):
     def predict(self, maps: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """For each map ``(b c h w)``: logits ``(b anchors h w)`` that an anchor holds an object, deltas ``(b anchors*4 h w)``."""
         hidden = [F.relu(self.rpn_conv(one)) for one in maps]
-        return [self.rpn_cls(one) for one in hidden], [self.rpn_reg(one) for one in hidden]
+        logits = [at_least_float32(self.rpn_cls(one)) for one in hidden]
+        return logits, [at_least_float32(self.rpn_reg(one)) for one in hidden]
 
     def forward(
         self, maps: Sequence[Tensor], image_sizes: Sequence[tuple[int, int]], targets: Sequence[Target] | None = None

@@ -14,7 +14,7 @@ from torchvision.ops import batched_nms, clip_boxes_to_image, roi_align
 
 from skimba.dense.boxes import BestMatcher, ClampedBoxCoder
 from skimba.dense.masks import mask_targets
-from skimba.dense.parts import ConvNorm
+from skimba.dense.parts import ConvNorm, at_least_float32
 from skimba.dense.proposals import Target
 
 BOX_SIDE, MASK_SIDE = 7, 14  # cells of a region that the heads read
@@ -82,7 +82,7 @@ class BoxHead(nn.Module):
         for conv in self.shared_convs:
             regions = conv(regions)
         hidden = F.relu(self.shared_fcs[0](regions.flatten(1)))
-        return self.fc_cls(hidden), self.fc_reg(hidden)
+        return at_least_float32(self.fc_cls(hidden)), at_least_float32(self.fc_reg(hidden))
 
 
 class MaskHead(nn.Module):
@@ -102,7 +102,7 @@ class MaskHead(nn.Module):
         """``(n c 14 14)`` -> logits ``(n classes 28 28)``."""
         for conv in self.convs:
             regions = conv(regions)
-        return self.conv_logits(F.relu(self.upsample(regions)))
+        return at_least_float32(self.conv_logits(F.relu(self.upsample(regions))))
 
 
 def align_regions(maps: Sequence[Tensor], strides: Sequence[int], boxes: Sequence[Tensor], side: int) -> Tensor:
@@ -122,12 +122,13 @@ def align_regions(maps: Sequence[Tensor], strides: Sequence[int], boxes: Sequenc
     area = (flat[:, 2] - flat[:, 0]) * (flat[:, 3] - flat[:, 1])
     finest = FINEST * strides[0] / 4
     level = (area.clamp(min=0).sqrt() / finest + 1e-6).log2().floor().clamp(0, len(maps) - 1)
-    rois = torch.cat([image.to(flat.dtype), flat], 1).to(maps[0].dtype)
+    rois = torch.cat([image.to(flat.dtype), flat], 1)
     out = maps[0].new_zeros(len(rois), maps[0].shape[1], side, side)
     for number, (one, stride) in enumerate(zip(maps, strides, strict=True)):
         mine = (level == number).nonzero()[:, 0]
-        read = roi_align(one, rois[mine], (side, side), 1 / stride, sampling_ratio=0, aligned=True)
-        out = out.index_copy(0, mine, read)
+        wide = at_least_float32(one)
+        read = roi_align(wide, rois[mine].to(wide.dtype), (side, side), 1 / stride, sampling_ratio=0, aligned=True)
+        out = out.index_copy(0, mine, read.to(out.dtype))
     return out
 
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skimba.dense.parts import ConvNorm
+from skimba.dense.parts import ConvNorm, at_least_float32
 
 POOL_SCALES = (1, 2, 3, 6)
 
@@ -47,7 +47,7 @@ class UperHead(nn.Module):
             sideways[level - 1] = finer + resize_map(sideways[level], finer.shape[2:])
         out = [conv(one) for conv, one in zip(self.fpn_convs, sideways[:-1], strict=True)]
         out = [resize_map(one, maps[0].shape[2:]) for one in (*out, sideways[-1])]
-        return self.conv_seg(self.dropout(self.fpn_bottleneck(torch.cat(out, 1))))
+        return at_least_float32(self.conv_seg(self.dropout(self.fpn_bottleneck(torch.cat(out, 1)))))
 
 
 class FCNHead(nn.Module):
@@ -63,4 +63,4 @@ class FCNHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(b c h w)`` -> logits ``(b classes h w)``."""
-        return self.conv_seg(self.dropout(self.convs[0](x)))
+        return at_least_float32(self.conv_seg(self.dropout(self.convs[0](x))))

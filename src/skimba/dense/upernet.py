@@ -82,7 +82,11 @@ class UperNet(DenseModel):
 
     def logits(self, images: Tensor) -> Tensor:
         """A normalised batch ``(b c height width)`` -> logits ``(b num_classes height width)``."""
-        return resize_map(self.decode_head(self.backbone.forward_maps(images)), images.shape[2:])
+        return resize_map(self.decode_head(self.maps(images)), images.shape[2:])
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """A normalised batch ``(b c height width)`` -> the backbone's maps."""
+        return self.backbone.forward_maps(images.to(self.decode_head.conv_seg.weight.dtype))
 
     def losses(self, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
         """Cross-entropy of both heads; ignored pixels add nothing but are counted in the mean.
@@ -91,7 +95,7 @@ class UperNet(DenseModel):
             images: normalised ``(b c height width)``.
             classes: ``(b height width)``.
         """
-        maps = self.backbone.forward_maps(images)
+        maps = self.maps(images)
         return {
             "loss_decode": _cross_entropy(self.decode_head(maps), classes),
             "loss_auxiliary": AUXILIARY_WEIGHT * _cross_entropy(self.auxiliary_head(maps[-1]), classes),
@@ -115,8 +119,7 @@ class UperNet(DenseModel):
 
     def forward_counted(self, images: Tensor) -> None:
         """The backbone and the decoding head, as the published figures count."""
-        maps = self.backbone.forward_maps(images)
-        self.decode_head(maps)
+        self.decode_head(self.maps(images))
 
 
 def _cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
