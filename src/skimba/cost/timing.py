@@ -1,4 +1,4 @@
-"""Honest timing: what is compared runs in turn, round after round, so that ratios hold on a machine whose speed drifts."""
+"""Timing in turns: the runs to compare alternate, round after round, so that ratios hold on a machine whose speed drifts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Result = TypeVar("Result")
 
 
 def timed(run: Callable[[], Result]) -> tuple[float, Result]:
-    """Seconds that it took, and what it returned."""
+    """Seconds taken, and the result."""
     start = time.perf_counter()
     result = run()
     return time.perf_counter() - start, result
@@ -28,9 +28,9 @@ def take_turns(
 
     Args:
         runs: what takes turns.
-        rounds: at least so many, after one that warms up.
-        least_time_s: go on until so much time has passed.
-        on_round: called after each round, that of warming up too.
+        rounds: at least this many, after one warm-up round.
+        least_time_s: continue until this much time has passed.
+        on_round: called after each round, including the warm-up.
     """
     times: dict[Key, list[float]] = {key: [] for key in runs}
     began, number = time.perf_counter(), 0

@@ -29,7 +29,7 @@ IMAGE_SIZE = (28, 28)
 
 
 def load_fashion_mnist(folder: str | Path, split: str) -> LabelledImages:
-    """One of the data set's parts, from its four IDX files (packed with gzip or not).
+    """One split of the data set, from its four IDX files (gzip-compressed or not).
 
     Args:
         folder: where the files are, under their original names.
@@ -37,7 +37,7 @@ def load_fashion_mnist(folder: str | Path, split: str) -> LabelledImages:
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: an unknown split, or files that do not hold what they should.
+        ValueError: an unknown split, or files with unexpected contents.
     """
     if split not in PREFIX:
         raise ValueError(f"unknown split {split!r}; known: {', '.join(PREFIX)}")

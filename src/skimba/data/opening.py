@@ -1,4 +1,4 @@
-"""From a path on the command line to the data set that lies there."""
+"""Opens the data set at a path."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def open_pictures(
 
     Fashion-MNIST's IDX files; or, there or in a subfolder named by the split (``train``; ``val``, ``validation``, ``test``),
     class folders or tar shards (``train-*.tar`` too), or images with a list of labels. Folders and shards named by synsets take
-    ImageNet's class numbers if the model has 1,000 classes, so that a part of ImageNet does.
+    ImageNet's class numbers if the model has 1,000 classes, so that a subset of ImageNet works.
 
     Args:
-        path: None: the thousand images in the package.
+        path: None for the 1,000 embedded images.
         split: ``"train"`` or ``"test"``.
         mode: what the model takes: ``"RGB"`` or ``"L"``.
         num_classes: the model's.
@@ -37,8 +37,8 @@ def open_pictures(
         scenes: Fashion-MNIST's items on photographs.
 
     Raises:
-        FileNotFoundError: nothing there, or no such split.
-        ValueError: what is there cannot be used.
+        FileNotFoundError: no such folder or split.
+        ValueError: the folder's contents cannot be used.
     """
     if path is None or _is_fashion_mnist(Path(path), split) or scenes or Path(path) == DEBIAN_FOLDER:
         items = embedded_test_images() if path is None else load_fashion_mnist(path, split)

@@ -1,7 +1,7 @@
 """Fashion scenes: real items of Fashion-MNIST at random places and scales on real photographs, most of the picture background.
 
-Every scene follows from the seed and its number alone. The photographs are those that scikit-image ships; training scenes see
-the left of each, test scenes the right, so that no background is met again.
+Every scene is determined by the seed and its number. The photographs are those that scikit-image ships; training scenes use
+the left of each, test scenes the right, so that no background occurs in both.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ class FashionScenes(Dataset[Scene]):
         items: Fashion-MNIST's images of the same split.
         split: ``"train"`` or ``"test"``: the part of the photographs seen.
         size: side of a scene in pixels.
-        most_items: their number is drawn evenly from 1 to this.
-        seed: decides all.
+        most_items: their number is drawn uniformly from 1 to this.
+        seed: decides everything.
 
     Raises:
         ValueError: an unknown split, or a number below 1.
@@ -157,7 +157,7 @@ def photographs() -> tuple[Image.Image, ...]:
 
 
 def _overlap(box: Box, other: Box) -> float:
-    """Area shared, in areas of the smaller box."""
+    """Area of the intersection, as a share of the smaller box."""
     width = min(box[2], other[2]) - max(box[0], other[0])
     height = min(box[3], other[3]) - max(box[1], other[1])
     smaller = min((b[2] - b[0]) * (b[3] - b[1]) for b in (box, other))

@@ -1,7 +1,7 @@
 """What is in a tar file: where each picture's bytes are, and of which class it is.
 
 Shards are read in place by the offsets that one pass over their heads finds, not streamed through a shuffle buffer: so an
-interrupted training goes on at its very batch, epochs are shuffled as a whole, and evaluation sees each picture once.
+interrupted training resumes at the exact batch, epochs are shuffled as a whole, and evaluation sees each picture once.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CHUNK = 1 << 20
 
 
 class Member(NamedTuple):
-    """A picture in a shard: ``size`` bytes from ``offset`` on, or why it cannot be had."""
+    """A picture in a shard: ``size`` bytes from ``offset`` on, or why it cannot be read."""
 
     name: str
     offset: int
@@ -35,12 +35,12 @@ class Member(NamedTuple):
 def read_shard(path: Path) -> list[Member]:
     """All pictures of a tar file in their order: ``class/name.jpg``, or webdataset's ``name.jpg`` with ``name.cls``.
 
-    Links lead to the member that they name. What cannot be read in place (sparse members, links to nothing, devices named like
-    a picture) is in the list, with the reason.
+    Links are resolved to the member that they name. What cannot be read in place (sparse members, links to nothing, devices
+    named like a picture) is in the list, with the reason.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it is no whole, uncompressed tar file, holds something after its end, or no picture.
+        ValueError: it is not a complete, uncompressed tar file, has data after its end, or holds no picture.
     """
     check_regular(path)
     members, labels = _scan(path)

@@ -1,4 +1,4 @@
-"""From a picture to what a model takes. The model's ``pretrained_cfg`` (timm's convention) says size, mean, std and crop."""
+"""From a picture to what a model takes. The model's ``pretrained_cfg`` (timm's convention) gives size, mean, std and crop."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def evaluation_transform(model: nn.Module) -> Transform:
 
 
 def shift_transform(model: nn.Module) -> Transform:
-    """For small pictures of one thing: shifted by up to SHIFT pixels (black comes in) and mirrored by chance."""
+    """For small pictures of single objects: random shifts by up to SHIFT pixels (padded with black) and random mirroring."""
     config = resolve_data_config(model=model)
     size = config["input_size"][-2:]
     return transforms.Compose(
@@ -36,7 +36,7 @@ def shift_transform(model: nn.Module) -> Transform:
 
 
 def imagenet_transform(model: nn.Module, auto_augment: str, color_jitter: float, erasing: float) -> Transform:
-    """DeiT's: a random part of the picture, mirrored by chance, RandAugment, colour jitter, random erasing (all timm's)."""
+    """DeiT's: random crop, random mirroring, RandAugment, colour jitter, random erasing (all timm's)."""
     config = resolve_data_config(model=model)
     return create_transform(
         config["input_size"],

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Found(NamedTuple):
-    """A file, or something that cannot be gone into, with the reason."""
+    """A file, or something that cannot be entered, with the reason."""
 
     path: Path
     unusable: str = ""
@@ -17,8 +17,8 @@ class Found(NamedTuple):
 def walk(folder: Path) -> list[Found]:
     """Every file in a folder and the folders in it, by name. Links to folders are followed, each folder read once.
 
-    What would be missed is in the list with its reason: a link to nothing, a folder that may not be read, a link to a folder
-    that was read already (links may go in a circle).
+    What cannot be read is in the list too, with the reason: a link to nothing, a folder that may not be read, a link to a folder
+    that was read already (links may be circular).
     """
     found: list[Found] = []
     seen: set[tuple[int, int]] = set()

@@ -1,4 +1,4 @@
-"""The inputs of each operator. Their meaning is said at its public function."""
+"""The inputs of each operator. Their meaning is documented with its public function."""
 
 from __future__ import annotations
 

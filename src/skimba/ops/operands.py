@@ -1,4 +1,4 @@
-"""What an operator takes, said once: its schema, its checks and its gradients are read from the annotations of its inputs."""
+"""The inputs of an operator, declared once: its schema, checks and gradients are derived from their annotations."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Field(NamedTuple):
 
 
 class Signature:
-    """What stands in the annotations of a named tuple of inputs: tensors first, then flags.
+    """The annotations of a named tuple of inputs: tensors first, then flags.
 
     Attributes:
         inputs: the named tuple.
@@ -79,10 +79,10 @@ class Signature:
         self.schema = ", ".join(schema)
 
     def check(self, inputs: tuple[Any, ...]) -> None:
-        """Raise unless the tensors fit each other. Their values are looked at by the backends.
+        """Raise unless the tensors fit each other. Their values are checked by the backends.
 
         Raises:
-            TypeError: a tensor that is needed is not given, something is no tensor, or a wrong dtype.
+            TypeError: a required tensor is missing, something is not a tensor, or a wrong dtype.
             ValueError: a wrong shape or device, or an empty axis other than the batch ``b``.
         """
         sizes: dict[str, int] = {}

@@ -83,8 +83,8 @@ def selective_scan(
     Raises:
         ValueError: a wrong shape, device or backend, an empty axis, a negative or NaN ``gap``, ``step``, ``hold`` or
             ``missing``, an infinite one of the last three, an ``order`` that does not hold each token once.
-        TypeError: a tensor that is needed is None or no tensor, a dtype that is not floating, or that the named backend does
-            not take, an unknown option.
+        TypeError: a required tensor is missing or not a tensor, a dtype that is not floating or that the named backend does not
+            take, an unknown option.
         RuntimeError: the named backend cannot run here; forward-mode differentiation, or a second derivative.
 
     Source: Gu & Dao, "Mamba" (arXiv 2312.00752), Algorithm 2, B by Euler's rule as in the official kernels; ``gap`` is

@@ -1,7 +1,7 @@
-"""Honest timing: every case in turn, round after round, so that ratios hold on a machine whose speed drifts.
+"""Timing in turns: the cases alternate, round after round, so that ratios hold on a machine whose speed drifts.
 
-Beside the models stand their floors, measured in the same rounds: the very matrix products that a model's forward makes,
-alone, and its very scans, alone.
+Besides the models it times their floors, in the same rounds: only the matrix products of a model's forward pass, and only
+its scans, with the same shapes.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The machine below: files that are whole or not there, and several processes on one job."""
+"""The lowest layer: atomic file writes, and several processes on one job."""

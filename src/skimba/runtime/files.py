@@ -1,4 +1,4 @@
-"""Files that are whole or not there, at places where a file may be written."""
+"""Atomic file writes, and checks of the places to write to."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ KINDS = {
 
 
 def check_regular(path: str | Path) -> None:
-    """Raise unless a regular file is there, or a link to one: reading a FIFO or a device can wait for ever.
+    """Raise unless a regular file is there, or a link to one: reading a FIFO or a device can block forever.
 
     Raises:
         FileNotFoundError: nothing there.
         ValueError: it is something else.
-        OSError: it cannot be looked at.
+        OSError: its status cannot be read.
     """
     mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode):
@@ -39,7 +39,7 @@ def check_output(path: str | Path, suffixes: Sequence[str] = (), inputs: Iterabl
 
     Args:
         suffixes: those allowed, in lower case with their dot, whatever the case in ``path``; any if left out.
-        inputs: files that the same run reads, which must not be replaced. They are looked at only if the output exists.
+        inputs: files that the same run reads, which must not be replaced. They are checked only if the output exists.
 
     Returns:
         The path.
@@ -70,15 +70,15 @@ def check_output(path: str | Path, suffixes: Sequence[str] = (), inputs: Iterabl
 def write_atomically(path: str | Path, write: Callable[[str], object]) -> None:
     """Write a file so that after a crash at any moment either the old or the new content is there, whole.
 
-    A link is written through. A file that was there keeps its mode; a new one gets what the umask allows, whatever ``write``
-    does. Missing folders are made. A kill leaves at most ``NAME.partial``, which the next call replaces.
+    Symbolic links are followed. An existing file keeps its mode; a new one gets what the umask allows, whatever ``write``
+    does. Missing folders are created. An interruption leaves at most ``NAME.partial``, which the next call replaces.
 
     Args:
         write: called with the path of an empty file to fill.
 
     Raises:
         ValueError: a folder, FIFO, device or socket is there.
-        OSError: it cannot be written, the disk being full for instance; what was there before is left as it was.
+        OSError: it cannot be written, for instance because the disk is full; the old content is intact.
     """
     target = _target(Path(path))
     partial = target.with_name(target.name + ".partial")
@@ -92,8 +92,8 @@ def write_atomically(path: str | Path, write: Callable[[str], object]) -> None:
         _sync(partial)
         os.replace(partial, target)
     except BaseException as error:
-        reason = _reason(error, target)  # before the partial file gives its space back
-        with suppress(OSError):  # what cannot be removed could not be made
+        reason = _reason(error, target)  # before the partial file frees its space
+        with suppress(OSError):  # what could not be created cannot be removed
             partial.unlink(missing_ok=True)
         if reason is None:
             raise
@@ -110,7 +110,7 @@ def _target(path: Path) -> Path:
     """The file that the path means, links followed."""
     try:
         target = path.resolve()
-        if os.path.lexists(target):  # of a link in a circle, too
+        if os.path.lexists(target):  # also true of circular links
             check_regular(target)
     except (RuntimeError, OSError) as error:
         if isinstance(error, RuntimeError) or error.errno == errno.ELOOP:  # RuntimeError before Python 3.13
@@ -120,7 +120,7 @@ def _target(path: Path) -> Path:
 
 
 def _reason(error: BaseException, target: Path) -> str | None:
-    """Why a file cannot be written, in a line; None for what is no matter of files."""
+    """Why a file cannot be written, in one line; None for errors that have nothing to do with files."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     folder = next(place for place in target.parents if place.is_dir())
@@ -139,7 +139,7 @@ def _sync(path: Path) -> None:
     try:
         os.fsync(opened)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # of folders on some network file systems, where there is no such thing
+        if error.errno != errno.EINVAL:  # some network file systems cannot sync folders
             raise
     finally:
         os.close(opened)

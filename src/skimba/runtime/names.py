@@ -1,6 +1,7 @@
 """Names of files as text that survives any table, terminal or line-by-line tool, and back.
 
-A file name is any bytes; Python holds bytes that are no UTF-8 as lone surrogates, which no file and no Parquet column takes.
+A file name is a sequence of bytes; Python represents bytes that are not UTF-8 as lone surrogates, which neither text files nor
+Parquet columns can hold.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ _ESCAPE = re.compile(r"\\(?:x[0-9a-f]{2}|u[0-9a-f]{4}|.|$)", re.DOTALL)
 
 
 def escape(name: str) -> str:
-    r"""The name in printable UTF-8, of one line, so that :func:`unescape` gives it back.
+    r"""The name as one line of printable UTF-8; :func:`unescape` reverses it.
 
-    Printable characters stay as they are, save the backslash, which is doubled. Line feed, carriage return and tab become
-    ``\n``, ``\r`` and ``\t``; a byte that is no UTF-8 becomes ``\xNN``; other control characters become ``\uNNNN``.
+    Printable characters stay as they are, except the backslash, which is doubled. Line feed, carriage return and tab become
+    ``\n``, ``\r`` and ``\t``; a byte that is not UTF-8 becomes ``\xNN``; other control characters become ``\uNNNN``.
     """
     return _UNSAFE.sub(_escaped, name)
 

@@ -1,9 +1,9 @@
 """What is done about positions whose token is gone, as a value: how much time a scan lets pass, what a convolution finds there.
 
-``none``: missing positions do not exist, neighbours close ranks. ``decay`` (Zhan et al., "Exploring Token Pruning in Vision
-State Space Models", NeurIPS 2024): a missing position adds nothing, but its time passes and the state decays. ``hold`` (ours):
-every position keeps an owner, which stands for all the positions it owns, as a sampled continuous-time system is resampled:
-its step lasts as long as all of them, and the convolution sees it at each of them.
+``none``: missing positions do not exist, the tokens that are left become neighbours. ``decay`` (Zhan et al., "Exploring Token
+Pruning in Vision State Space Models", NeurIPS 2024): a missing position adds nothing, but its time passes and the state decays.
+``hold`` (ours): every position keeps an owner, which stands for all the positions it owns, as a sampled continuous-time system
+is resampled: its step lasts as long as all of them, and the convolution sees it at each of them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A batch whose images no longer have equally many tokens."""
+"""A batch whose images no longer have the same number of tokens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from skimba.tokens.tokens import Tokens
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """A batch whose images no longer have equally many tokens, cut into parts that do.
+    """A batch whose images no longer have the same number of tokens, split into parts that do.
 
     Attributes:
         rows: for each part the images ``(i)`` of the batch that are in it.
@@ -24,7 +24,7 @@ class Groups:
     parts: tuple[Tokens, ...]
 
     def map(self, go_on: Callable[[Tokens], Tokens | Groups]) -> Groups:
-        """Every part taken further; what falls apart again becomes parts of its own."""
+        """Every part processed further; parts that split again are flattened."""
         rows: list[Tensor] = []
         parts: list[Tokens] = []
         for mine, part in zip(self.rows, self.parts, strict=True):
@@ -39,5 +39,5 @@ class Groups:
         return Groups(tuple(rows), tuple(parts))
 
     def join(self, read: Callable[[Tokens], Tensor]) -> Tensor:
-        """What ``read`` makes of the parts, ``(i ...)`` each, in the order of the batch."""
+        """The results of ``read`` on the parts, ``(i ...)`` each, in the order of the batch."""
         return torch.cat([read(part) for part in self.parts])[torch.cat(self.rows).argsort()]

@@ -22,7 +22,7 @@ class ScanOrder:
     Attributes:
         missing: ``(b l)`` float32, number of positions without a token between a visited token and the one visited before it
             (0 for the first, whose state is zero anyway); None if no token is gone.
-        size: ``(b l)`` float32, number of positions that a visited token owns; None if nothing is owned by another.
+        size: ``(b l)`` float32, number of positions that a visited token owns; None if every token owns only its own.
         index: ``(b l)`` or ``(l)`` int32, the token that step j visits; None if the scan follows the sequence.
         reverse: run from the last step to the first. ``missing`` then counts towards the following token.
     """
@@ -53,7 +53,7 @@ class Layout:
             changed it; None while dense.
         owner: ``(b L)`` int64: the token (0 … l-1) that owns each position; None if positions have no owner.
         alignment: what layers do about the positions that are gone.
-        device: where scan orders are wanted.
+        device: of the scan orders.
     """
 
     grid: Grid
@@ -196,6 +196,6 @@ class Layout:
 
 
 def _is_readable(x: Tensor) -> bool:
-    """Whether values can be read without a wait and without fixing them in a trace."""
+    """Whether values can be read without synchronising and without baking them into a trace."""
     traced = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
     return type(x) is Tensor and x.device.type == "cpu" and not traced

@@ -41,7 +41,7 @@ class Restore(Protocol):
         """What to remember once a reducer has made ``after`` of ``before``, images and their order unchanged."""
 
     def images(self, rows: Tensor) -> Restore:
-        """Those images ``rows (i)`` of the batch."""
+        """The images ``rows (i)`` of the batch."""
 
     def show(self, tokens: Tokens) -> Shown:
         """The full grid now.

@@ -90,7 +90,7 @@ class Tokens:
         return self.layout.extras_before(self.x.shape[0], self.x.device)
 
     def images(self, rows: Tensor) -> Tokens:
-        """Those images ``rows (i)`` of the batch."""
+        """The images ``rows (i)`` of the batch."""
         layout, scan = self.layout, self.scan
         if layout.position is not None:
             owner = None if layout.owner is None else layout.owner[rows]

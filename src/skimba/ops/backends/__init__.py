@@ -30,10 +30,10 @@ def run(operator: Operator, inputs: Any, backend: Backend) -> Any:
 
 @contextmanager
 def default_backend(backend: Backend) -> Iterator[None]:
-    """Meanwhile, in this thread (or task), operators that are asked for ``auto`` run this backend: to compare whole models.
+    """In this context, in this thread (or task), ``auto`` means this backend: for comparing whole models.
 
     Raises:
-        ValueError: ``backend`` is no key of :data:`BACKENDS`.
+        ValueError: ``backend`` is not a key of :data:`BACKENDS`.
     """
     _check_name(backend)
     token = _DEFAULT.set(backend)

@@ -48,7 +48,7 @@ def selective_scan(s: ScanInputs) -> Tensor:
         time = time + s.missing.detach()[..., None] * before
     if s.gap is not None:
         time = time + (s.gap[..., None] if s.gap.dim() == 2 else s.gap)
-    time = time.clamp(max=torch.finfo(dtype).max)  # an infinite gap: 0 · infinity is no number
+    time = time.clamp(max=torch.finfo(dtype).max)  # an infinite gap: 0 · infinity is NaN
     inputs = dt * u
     h = u.new_zeros(u.shape[0], u.shape[2], s.A.shape[1])  # (b e n)
     ys: list[Tensor] = []
