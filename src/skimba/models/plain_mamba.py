@@ -8,10 +8,11 @@ import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
 
-from skimba.layers.alignment import align_grid, pool
+from skimba.layers.alignment import align_grid
 from skimba.layers.mamba import Block, PlainMambaMixer
 from skimba.layers.patch_embed import ConvStem, fit_positions
 from skimba.models.base import TokenModel
+from skimba.models.timm_model import PartNames, classifier
 from skimba.models.variants import (
     FASHION,
     MICRO,
@@ -81,7 +82,7 @@ class _Head(nn.Module):
 
     def __init__(self, embed_dim: int, num_classes: int) -> None:
         super().__init__()
-        self.fc = nn.Linear(embed_dim, num_classes)
+        self.fc = classifier(embed_dim, num_classes)
 
 
 class PlainMamba(TokenModel):
@@ -97,8 +98,11 @@ class PlainMamba(TokenModel):
         dwconv_blocks: blocks (counted from 0, as in the official configurations) that a depthwise convolution follows.
         num_classes: size of the head.
         drop_path_rate: stochastic depth of the last block, rising linearly from 0.
+        global_pool: what the head reads: ``"avg"``, ``"max"`` or ``""`` (all tokens).
+        drop_rate: dropout before the head.
     """
 
+    parts = PartNames("backbone.layers", "backbone.ln1", "head.fc", "backbone.patch_embed.stem.0")
     class_token_count = 0
     head_parts = ("backbone.ln1", "head")
 
@@ -113,8 +117,10 @@ class PlainMamba(TokenModel):
         dwconv_blocks: Sequence[int] = (),
         num_classes: int = 1000,
         drop_path_rate: float = 0.0,
+        global_pool: str = "avg",
+        drop_rate: float = 0.0,
     ) -> None:
-        super().__init__(img_size, in_chans, embed_dim, num_classes)
+        super().__init__(img_size, in_chans, embed_dim, num_classes, global_pool, drop_rate)
         stem = ConvStem(patch_size, in_chans, embed_dim, stem_convs)
         self.grid = stem.grid(*self.img_size)
         rates = linear_drop_path(drop_path_rate, depth)
@@ -140,10 +146,6 @@ class PlainMamba(TokenModel):
     def embed(self, images: Tensor) -> Tokens:
         """``(b c height width)`` -> all tokens, in raster order."""
         return raster_tokens(images, self.backbone.patch_embed, self.backbone.pos_embed, self.grid, self.in_chans)
-
-    def forward_head(self, tokens: Tokens) -> Tensor:
-        """Logits ``(b num_classes)`` from the mean over all positions."""
-        return self.head.fc(pool(tokens.layout, self.backbone.ln1(tokens.x)))
 
 
 _HUB = "ChenhongyiYang/PlainMamba"

@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from timm.models import register_model
+from torch import nn
 
 from skimba.models import plain_mamba, vim
 from skimba.models.base import TokenModel
 from skimba.models.checkpoint import load_checkpoint
+from skimba.models.feature_maps import FeatureMaps
 from skimba.models.variants import Preprocessing, Variant, fetch
 
 MODELS: dict[str, Variant] = {**vim.VARIANTS, **plain_mamba.VARIANTS}
+FEATURE_SETTINGS = ("out_indices", "norm", "output_fmt", "restore")
 # What timm.create_model always passes, besides sizes.
 TIMM_SETTINGS = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
 
@@ -28,7 +31,13 @@ def list_models() -> list[str]:
     return sorted(MODELS)
 
 
-def named_model(name: str, pretrained: bool = False, checkpoint: str | Path | None = None, **sizes: Any) -> TokenModel:
+def named_model(
+    name: str,
+    pretrained: bool = False,
+    checkpoint: str | Path | None = None,
+    weights: str = "model",
+    **sizes: Any,
+) -> TokenModel:
     """A dense model by name; see :func:`skimba.create_model`.
 
     A head of another size than the checkpoint's starts afresh where ``num_classes`` is given, and the first convolution is
@@ -48,7 +57,8 @@ def named_model(name: str, pretrained: bool = False, checkpoint: str | Path | No
     model.pretrained_cfg = {**_as_timm(variant.preprocessing, model), "architecture": name, "sizes": sizes}
     path = fetch(variant.source) if pretrained else checkpoint
     if path is not None:
-        load_checkpoint(model, path, reset_head="num_classes" in sizes)
+        fresh = {"reset_head": "num_classes" in sizes, "adapt_channels": "in_chans" in sizes}
+        load_checkpoint(model, path, weights=weights, **fresh)
     return model
 
 
@@ -64,20 +74,43 @@ def _as_timm(preprocessing: Preprocessing, model: TokenModel) -> dict[str, Any]:
         "mean": mean,
         "std": std,
         "crop_pct": preprocessing.crop_share,
+        "first_conv": model.parts.first_conv,
+        "classifier": model.parts.head,
     }
+
+
+def as_features(model: TokenModel, settings: Mapping[str, Any]) -> FeatureMaps:
+    """The model as timm's ``features_only`` makes it.
+
+    Args:
+        settings: arguments of :class:`FeatureMaps`.
+
+    Raises:
+        TypeError: another setting.
+    """
+    if unknown := sorted(settings.keys() - set(FEATURE_SETTINGS)):
+        raise TypeError(f"features_only takes {', '.join(FEATURE_SETTINGS)}; got {', '.join(unknown)}")
+    return FeatureMaps(model, **settings)
+
+
+def split_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Sizes of a model, and settings of its features."""
+    features = {key: value for key, value in settings.items() if key in FEATURE_SETTINGS}
+    return {key: value for key, value in settings.items() if key not in features}, features
 
 
 def _register_with_timm(name: str, variant: Variant) -> None:
     """``timm.create_model(name)`` makes the same model as :func:`named_model`."""
 
-    def entrypoint(pretrained: bool = False, **settings: Any) -> TokenModel:
+    def entrypoint(pretrained: bool = False, features_only: bool = False, **settings: Any) -> nn.Module:
         given = {key: settings.pop(key, None) for key in TIMM_SETTINGS}
         if tag := given["pretrained_cfg"]:
             raise ValueError(f"{name} has one set of weights, without a tag; got pretrained_cfg={tag!r}")
         overlay: Mapping[str, Any] = given["pretrained_cfg_overlay"] or {}
-        model = named_model(name, pretrained and "file" not in overlay, overlay.get("file"), **settings)
+        sizes, features = split_settings(settings) if features_only else (settings, {})
+        model = named_model(name, pretrained and "file" not in overlay, overlay.get("file"), **sizes)
         model.pretrained_cfg |= overlay
-        return model
+        return as_features(model, features) if features_only else model
 
     entrypoint.__name__ = entrypoint.__qualname__ = name
     entrypoint.__module__ = variant.model.__module__

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from skimba.layers.mamba import Block, Mixer, VimMixer
 from skimba.layers.patch_embed import PatchEmbed, fit_positions, insert_middle
 from skimba.models.base import TokenModel
+from skimba.models.timm_model import PartNames, classifier
 from skimba.models.variants import (
     FASHION,
     MICRO,
@@ -22,7 +23,7 @@ from skimba.models.variants import (
     linear_drop_path,
 )
 from skimba.ops import add_rms_norm
-from skimba.tokens import Layout, Tokens, take
+from skimba.tokens import Layout, Tokens
 
 NORM_EPS = 1e-5
 
@@ -60,8 +61,11 @@ class VisionMamba(TokenModel):
         depth: number of blocks.
         num_classes: size of the head.
         drop_path_rate: stochastic depth of the last block, rising linearly from 0.
+        global_pool: what the head reads: ``"token"``, ``"avg"``, ``"max"`` or ``""`` (all tokens).
+        drop_rate: dropout before the head.
     """
 
+    parts = PartNames("layers", "norm_f", "head", "patch_embed.proj")
     class_token_count = 1
     head_parts = ("norm_f", "head")
 
@@ -75,22 +79,25 @@ class VisionMamba(TokenModel):
         depth: int = 24,
         num_classes: int = 1000,
         drop_path_rate: float = 0.0,
+        global_pool: str = "token",
+        drop_rate: float = 0.0,
     ) -> None:
-        super().__init__(img_size, in_chans, embed_dim, num_classes)
+        super().__init__(img_size, in_chans, embed_dim, num_classes, global_pool, drop_rate)
         self.patch_embed = PatchEmbed(patch_size, stride or patch_size, in_chans, embed_dim)
         self.grid = self.patch_embed.grid(*self.img_size)
         self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim))
         self.pos_embed = nn.Parameter(torch.empty(1, self.grid[0] * self.grid[1] + 1, embed_dim))
         self.layers = nn.ModuleList(VimBlock(embed_dim, rate) for rate in linear_drop_path(drop_path_rate, depth))
         self.norm_f = nn.RMSNorm(embed_dim, eps=NORM_EPS)
-        self.head = nn.Linear(embed_dim, num_classes)
+        self.head = classifier(embed_dim, num_classes)
         self._init_weights(depth)
 
     def _init_weights(self, depth: int) -> None:
         for parameter in (self.cls_token, self.pos_embed):
             nn.init.trunc_normal_(parameter, std=0.02)
-        nn.init.trunc_normal_(self.head.weight, std=0.02)
-        nn.init.zeros_(self.head.bias)
+        if isinstance(self.head, nn.Linear):
+            nn.init.trunc_normal_(self.head.weight, std=0.02)
+            nn.init.zeros_(self.head.bias)
         with torch.no_grad():  # as GPT-2: the residual stream's variance must not grow with depth
             for name, parameter in self.layers.named_parameters():
                 if name.endswith("out_proj.weight"):
@@ -114,11 +121,6 @@ class VisionMamba(TokenModel):
         x = insert_middle(patches.flatten(1, 2), self.cls_token.expand(images.shape[0], -1, -1))
         x = x + fit_positions(self.pos_embed, self.grid, grid, has_class=True)
         return Tokens(x, Layout(grid, (grid[0] * grid[1] // 2,), device=x.device))
-
-    def forward_head(self, tokens: Tokens) -> Tensor:
-        """Logits ``(b num_classes)`` from the class token."""
-        stream = take(tokens.stream, tokens.extra_places)[:, 0]  # (b d)
-        return self.head(self.norm_f(stream.to(self.norm_f.weight.dtype)).to(self.head.weight.dtype))
 
 
 def _hub(size: str, name: str) -> HubFile:

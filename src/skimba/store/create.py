@@ -3,16 +3,46 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
-from skimba.models import TokenModel
-from skimba.models.registry import named_model
+from skimba.models import FeatureMaps, TokenModel
+from skimba.models.registry import as_features, named_model, split_settings
 from skimba.store.publish import load_model
 
 
+@overload
 def create_model(
-    name: str | None = None, pretrained: bool = False, checkpoint: str | Path | None = None, **sizes: Any
-) -> TokenModel:
+    name: str | None = None,
+    pretrained: bool = False,
+    checkpoint: str | Path | None = None,
+    *,
+    weights: str = "model",
+    features_only: Literal[False] = False,
+    **sizes: Any,
+) -> TokenModel: ...
+
+
+@overload
+def create_model(
+    name: str | None = None,
+    pretrained: bool = False,
+    checkpoint: str | Path | None = None,
+    *,
+    weights: str = "model",
+    features_only: Literal[True],
+    **sizes: Any,
+) -> FeatureMaps: ...
+
+
+def create_model(
+    name: str | None = None,
+    pretrained: bool = False,
+    checkpoint: str | Path | None = None,
+    *,
+    weights: str = "model",
+    features_only: bool = False,
+    **sizes: Any,
+) -> TokenModel | FeatureMaps:
     """A model by name, or the one that a file of :func:`skimba.save_model` holds, pruned as it was.
 
     Args:
@@ -20,15 +50,22 @@ def create_model(
         pretrained: load the official weights (downloaded from the Hugging Face Hub), or those in the package for the micro
             models.
         checkpoint: load these weights instead (see :func:`skimba.load_checkpoint`).
-        sizes: overrides of the variant's sizes, for instance ``img_size=384`` or ``num_classes=10``.
+        weights: ``"ema"``: the moving average that some checkpoints hold beside the weights.
+        features_only: give a model whose result is a list of maps, as timm does; ``out_indices``, ``norm``, ``output_fmt`` and
+            ``restore`` are then taken too (see :class:`skimba.models.FeatureMaps`).
+        sizes: overrides of the variant's sizes, for instance ``img_size=384``; ``num_classes=10`` gives pretrained weights a
+            fresh head, ``in_chans=1`` adapts their first convolution.
 
     Raises:
         ValueError: unknown name, or both ``pretrained`` and ``checkpoint``.
         TypeError: a size that the model does not have.
         ConnectionError, FileNotFoundError, ValueError: weights that cannot be had or do not fit.
     """
-    if name is None:
-        if checkpoint is None or pretrained or sizes:
-            raise ValueError("without a name, give checkpoint=PATH alone: a file of skimba.save_model")
-        return load_model(checkpoint)
-    return named_model(name, pretrained, checkpoint, **sizes)
+    sizes, features = split_settings(sizes) if features_only else (sizes, {})
+    if name is not None:
+        model = named_model(name, pretrained, checkpoint, weights, **sizes)
+    elif checkpoint is None or pretrained or sizes or weights != "model":
+        raise ValueError("without a name, give checkpoint=PATH alone: a file of skimba.save_model")
+    else:
+        model = load_model(checkpoint)
+    return as_features(model, features) if features_only else model
