@@ -20,16 +20,15 @@ class TokenMaps(DenseBackbone):
     Where patches overlap, the picture is first padded so that every cell of a map stands in the middle of its pixels.
 
     Args:
-        model: a classifier; it is taken, not copied, and loses its head.
+        model: a classifier; it is taken, not copied, and loses its head and the blocks after the last end.
         ends: the blocks (1-based) after which maps are read.
     """
 
     def __init__(self, model: TokenModel, ends: Sequence[int]) -> None:
         super().__init__(model.img_size, model.in_chans, model.num_features, 0)
         self.model = model
-        for name in model.head_parts:  # parameters that nothing reads would get no gradient
-            owner, _, part = name.rpartition(".")
-            delattr(model.get_submodule(owner), part)
+        # Parameters that nothing reads would get no gradient.
+        model.prune_intermediate_layers([end - 1 for end in ends], prune_norm=True)
         self.class_token_count = model.class_token_count
         self.grid, self.pretrained_cfg = model.grid, model.pretrained_cfg
         self.paper_schedule = model.paper_schedule

@@ -33,14 +33,12 @@ class TokenModel(TimmModel):
         drop_rate: dropout before the head.
 
     Attributes:
-        head_parts: names of the modules that only ``forward_head`` uses.
-        paper_schedule: ``{blocks: share of the tokens kept}`` as the paper prunes this model; None if no paper does.
+            paper_schedule: ``{blocks: share of the tokens kept}`` as the paper prunes this model; None if no paper does.
         pretrained_cfg: timm's: how the weights expect pictures; and ``architecture`` and ``sizes`` as create_model was asked.
         task: what the model is for: a key of :data:`skimba.tasks.TASKS`.
     """
 
     task = "classification"
-    head_parts: tuple[str, ...] = ()
     grid: tuple[int, int]
 
     def __init__(

@@ -104,7 +104,6 @@ class PlainMamba(TokenModel):
 
     parts = PartNames("backbone.layers", "backbone.ln1", "head.fc", "backbone.patch_embed.stem.0")
     class_token_count = 0
-    head_parts = ("backbone.ln1", "head")
 
     def __init__(
         self,

@@ -67,7 +67,6 @@ class VisionMamba(TokenModel):
 
     parts = PartNames("layers", "norm_f", "head", "patch_embed.proj")
     class_token_count = 1
-    head_parts = ("norm_f", "head")
 
     def __init__(
         self,
