@@ -23,7 +23,7 @@ from skimba.models.variants import (
     check_images,
     linear_drop_path,
 )
-from skimba.tokens import Layout, Tokens
+from skimba.tokens import NONE, Layout, Tokens
 
 
 class PlainMambaBlock(Block):
@@ -62,7 +62,7 @@ def raster_tokens(images: Tensor, stem: ConvStem, pos_embed: Tensor, grid: tuple
     patches = stem(images)  # (b h w d)
     found = (patches.shape[1], patches.shape[2])
     x = patches.flatten(1, 2) + fit_positions(pos_embed, grid, found, has_class=False)
-    return Tokens(x, Layout(found, device=x.device))
+    return Tokens(x, Layout(found, alignment=NONE, device=x.device))
 
 
 class _Backbone(nn.Module):

@@ -23,7 +23,7 @@ from skimba.models.variants import (
     linear_drop_path,
 )
 from skimba.ops import add_rms_norm
-from skimba.tokens import Layout, Tokens
+from skimba.tokens import NONE, Layout, Tokens
 
 NORM_EPS = 1e-5
 
@@ -119,7 +119,7 @@ class VisionMamba(TokenModel):
         grid = (patches.shape[1], patches.shape[2])
         x = insert_middle(patches.flatten(1, 2), self.cls_token.expand(images.shape[0], -1, -1))
         x = x + fit_positions(self.pos_embed, self.grid, grid, has_class=True)
-        return Tokens(x, Layout(grid, (grid[0] * grid[1] // 2,), device=x.device))
+        return Tokens(x, Layout(grid, (grid[0] * grid[1] // 2,), alignment=NONE, device=x.device))
 
 
 def _hub(size: str, name: str) -> HubFile:

@@ -15,7 +15,7 @@ from torch import Tensor
 from skimba.pruning.likeness import Likeness, cosine, grid_place
 from skimba.pruning.selection import Selection, top
 from skimba.tokens import Alignment, Tokens, take
-from skimba.tokens.walks import full_walk
+from skimba.tokens.layout import walk_steps
 
 DISTANCE_COST = 0.1  # chosen on 1,000 training images of Fashion-MNIST among 0.02, 0.1, 0.5
 Owner = Callable[[Tokens, Tensor, Tensor], Tensor]
@@ -174,7 +174,7 @@ def _snake(tokens: Tokens) -> Tensor:
     """``(b m)`` places of the image tokens along a walk over the grid that takes every second row backwards."""
     image = _image_tokens(tokens)
     cell = take(tokens.position - tokens.extras_before, image)
-    step = torch.tensor(full_walk("snake", tokens.grid, ()).argsort(), device=cell.device)[cell]
+    step = walk_steps("snake", tokens.grid, ()).to(cell.device).argsort()[cell]
     return take(image, step.argsort(dim=1))
 
 

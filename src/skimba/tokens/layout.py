@@ -180,12 +180,12 @@ class Layout:
         if walk not in known:
             index = self.order(walk).index
             assert index is not None
-            entered = torch.tensor(moves(walk, self.grid), device=self.device)
+            entered = _moves(walk, self.grid).to(self.device)
             known[walk] = entered[index.long() if self.position is None else take(self.position, index.long())]
         return known[walk]
 
     def _order(self, walk: str) -> ScanOrder:
-        order = torch.tensor(full_walk(walk, self.grid, self.extras), device=self.device)
+        order = walk_steps(walk, self.grid, self.extras).to(self.device)
         if self.position is None:
             return ScanOrder(index=order.int())
         full_step = order.argsort()  # the step at which the full scan visits each position
@@ -193,6 +193,18 @@ class Layout:
         missing = torch.cat([torch.zeros_like(step[:, :1]), step.diff(dim=1) - 1], 1).float()
         size = None if self.size is None else take(self.size, index)
         return ScanOrder(missing=missing, size=size, index=index.int())
+
+
+# A compiler takes what these return as a constant; nothing keeps the tensors, so none belongs to a trace that is over.
+@torch.compiler.assume_constant_result
+def walk_steps(walk: str, grid: Grid, extras: tuple[int, ...]) -> Tensor:
+    """``(L)`` int64, :func:`~skimba.tokens.walks.full_walk` as a tensor on the CPU."""
+    return torch.tensor(full_walk(walk, grid, extras), device="cpu")
+
+
+@torch.compiler.assume_constant_result
+def _moves(walk: str, grid: Grid) -> Tensor:
+    return torch.tensor(moves(walk, grid), device="cpu")
 
 
 def _is_readable(x: Tensor) -> bool:
