@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -32,6 +32,7 @@ from skimba.pruning.reduction import (
 from skimba.pruning.schedule import COUNT_STEP, COUNTS, STAGES, Keep, paper_schedule, stage_count
 from skimba.pruning.selection import SELECTION, Selection
 from skimba.tokens import ALIGNMENTS, CONV_RULES, Alignment, Groups, Tokens
+from skimba.tokens.once import once
 
 Model = TypeVar("Model", bound=TokenModel | DenseModel)
 ALIGN_CONV = {"none": "condensed", "decay": "zeros", "hold": "held"}  # the convolution that goes with each alignment
@@ -65,7 +66,7 @@ class Pruner:
             scorer.to(parameter.device, parameter.dtype).train(model.training)
         return cls(keep, method, seed, scorer)
 
-    @cached_property
+    @once
     def alignment(self) -> Alignment:
         """What the layers do about missing positions."""
         conv: Any = self.method.align_conv

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 import torch.nn.functional as F
 from torch import Tensor
 
-ScanTime = dict[str, Any]  # some of `gap`, `step` and `missing`, arguments of skimba.selective_scan
+ScanTime = dict[str, Any]  # some of `gap`, `step`, `hold` and `missing`, arguments of skimba.selective_scan
 
 
 class Times(Protocol):
@@ -130,7 +130,13 @@ def _decay_bias_time(order: Times, delta: Tensor, delta_bias: Tensor) -> ScanTim
 
 
 def _hold_time(order: Times, delta: Tensor, delta_bias: Tensor) -> ScanTime:
+    """A token's step is as long as all the positions it owns: the sum over them to first order."""
     return {} if order.size is None else {"step": order.size}
+
+
+def _hold_exact_time(order: Times, delta: Tensor, delta_bias: Tensor) -> ScanTime:
+    """A token stands at all the positions it owns, one after another."""
+    return {} if order.size is None else {"hold": order.size}
 
 
 def _no_source(layout: Sources) -> None:
@@ -153,11 +159,13 @@ SCAN_RULES: dict[str, ScanRule] = {
     "decay_own": ScanRule(_decay_own_time, by_owner=False),
     "decay_bias": ScanRule(_decay_bias_time, by_owner=False),
     "hold": ScanRule(_hold_time, by_owner=True),
+    "hold_exact": ScanRule(_hold_exact_time, by_owner=True),
 }
 CONV_RULES: dict[str, ConvRule] = {
     "condensed": ConvRule(_no_source, by_owner=False),
     "zeros": ConvRule(_position_source, by_owner=False),
     "held": ConvRule(_owner_source, by_owner=True),
 }
-NONE, DECAY, HOLD = Alignment("none", "condensed"), Alignment("decay", "zeros"), Alignment("hold", "held")
-ALIGNMENTS: dict[str, Alignment] = {"none": NONE, "decay": DECAY, "hold": HOLD}
+NONE, DECAY = Alignment("none", "condensed"), Alignment("decay", "zeros")
+HOLD, HOLD_EXACT = Alignment("hold", "held"), Alignment("hold_exact", "held")
+ALIGNMENTS: dict[str, Alignment] = {"none": NONE, "decay": DECAY, "hold": HOLD, "hold_exact": HOLD_EXACT}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -180,7 +181,7 @@ class Layout:
         if walk not in known:
             index = self.order(walk).index
             assert index is not None
-            entered = _moves(walk, self.grid).to(self.device)
+            entered = torch.tensor(_moves(walk, self.grid), dtype=torch.int64, device="cpu").to(self.device)
             known[walk] = entered[index.long() if self.position is None else take(self.position, index.long())]
         return known[walk]
 
@@ -195,16 +196,24 @@ class Layout:
         return ScanOrder(missing=missing, size=size, index=index.int())
 
 
-# A compiler takes what these return as a constant; nothing keeps the tensors, so none belongs to a trace that is over.
-@torch.compiler.assume_constant_result
 def walk_steps(walk: str, grid: Grid, extras: tuple[int, ...]) -> Tensor:
-    """``(L)`` int64, :func:`~skimba.tokens.walks.full_walk` as a tensor on the CPU."""
-    return torch.tensor(full_walk(walk, grid, extras), device="cpu")
+    """``(L)`` int64 on the CPU, made anew: :func:`~skimba.tokens.walks.full_walk` as a tensor."""
+    return torch.tensor(_full_walk(walk, grid, extras), dtype=torch.int64, device="cpu")
 
 
-@torch.compiler.assume_constant_result
-def _moves(walk: str, grid: Grid) -> Tensor:
-    return torch.tensor(moves(walk, grid), device="cpu")
+def _full_walk_plain(walk: str, grid: Grid, extras: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(full_walk(walk, grid, extras).tolist())
+
+
+def _moves_plain(walk: str, grid: Grid) -> tuple[int, ...]:
+    return tuple(moves(walk, grid).tolist())
+
+
+# A compiler takes their plain numbers as constants instead of looking into them.
+_full_walk: Callable[[str, Grid, tuple[int, ...]], tuple[int, ...]] = torch.compiler.assume_constant_result(
+    _full_walk_plain
+)
+_moves: Callable[[str, Grid], tuple[int, ...]] = torch.compiler.assume_constant_result(_moves_plain)
 
 
 def _is_readable(x: Tensor) -> bool:
