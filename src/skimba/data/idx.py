@@ -15,6 +15,7 @@ import numpy.typing as npt
 from skimba.runtime.files import check_regular
 
 UNSIGNED_BYTE = 8
+PIECE = 1 << 20
 MOST_AXES = 32  # NumPy's bound before its version 2
 MOST_BYTES = 1 << 30  # unpacked: a packed file of a megabyte may claim, and hold, a thousand times as much
 
@@ -48,8 +49,17 @@ def _read(file: BinaryIO, path: Path) -> npt.NDArray[np.uint8]:
     count = math.prod(shape)
     if count > MOST_BYTES:
         raise ValueError(f"{path} should hold {shape}, more than {MOST_BYTES} bytes")
-    content = file.read(count)
+    content = _up_to(count, file)
     more = file.read(1)
     if len(content) < count or more:
         raise ValueError(f"{path} should hold {shape} = {count} bytes, got {'more' if more else len(content)}")
     return np.frombuffer(content, np.uint8).reshape(shape).copy()
+
+
+def _up_to(count: int, file: BinaryIO) -> bytes:
+    """That many bytes, or what there is: asked for at once, a gigabyte that a broken header claims would be set aside."""
+    pieces = []
+    while count and (piece := file.read(min(count, PIECE))):
+        pieces.append(piece)
+        count -= len(piece)
+    return b"".join(pieces)
