@@ -84,6 +84,7 @@ def test_items_overlap_little():
         ({"split": "valid"}, "unknown split 'valid'; known: train, test"),
         ({"split": "test", "size": 4}, "got size 4, 1 items"),
         ({"split": "test", "most_items": 0}, "got size 56, 0 items"),
+        ({"split": "test", "side": (0.5, 0.4)}, r"sides of items in 0 … 1, the least first, got \(0.5, 0.4\)"),
     ],
 )
 def test_bad_settings_are_refused(arguments, says):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from skimba.data.pictures import Mode
 from skimba.runtime.files import check_regular
 from skimba.runtime.names import escape
 
+T = TypeVar("T")
 # Found by content, not by suffix. Pillow knows others, one of which runs a program (EPS: Ghostscript).
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".pnm", ".tif", ".tiff"})
@@ -58,6 +61,28 @@ def decode(file: BinaryIO, name: str, mode: Mode) -> Image.Image:
         ValueError: another format than FORMATS, more than MOST_PIXELS or MOST_BYTES, longer than MOST_ASPECT times its width
             (or wider), 32-bit or floating-point pixels, or broken in any way.
     """
+
+    def shown(image: Image.Image) -> Image.Image:
+        found, turn = _in_mode(image, mode), _turn(image)
+        return found if turn is None else found.transpose(turn)
+
+    return _decode(file, name, FORMATS, shown)
+
+
+def open_map(path: str | Path) -> npt.NDArray[np.int64]:
+    """A label map, ``(height width)``: the numbers in a PNG file of one channel, whatever colours its palette gives them.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no regular file, no PNG of one channel, or a broken or too large one.
+    """
+    check_regular(path)
+    with open(path, "rb") as file:
+        return _decode(file, str(path), ("PNG",), _numbers)
+
+
+def _decode(file: BinaryIO, name: str, formats: tuple[str, ...], finish: Callable[[Image.Image], T]) -> T:
+    """What ``finish`` makes of the picture. Raises ValueError for whatever goes wrong."""
     try:
         size = file.seek(0, 2)
         file.seek(0)
@@ -67,15 +92,13 @@ def decode(file: BinaryIO, name: str, mode: Mode) -> Image.Image:
             warnings.filterwarnings(
                 "ignore", module=r"PIL\."
             )  # of odd notes and sizes: nothing that a user could act on
-            with Image.open(file, formats=FORMATS) as image:
+            with Image.open(file, formats=formats) as image:
                 _check_shape(*image.size)
                 image.load()
-                shown = _in_mode(image, mode)
-                turn = _turn(image)
-                return shown if turn is None else shown.transpose(turn)
+                return finish(image)
     except UnidentifiedImageError as error:
-        reason = f"neither {', '.join(FORMATS[:-1])} nor {FORMATS[-1]}, or its head is broken"
-        raise ValueError(f"{escape(name)} cannot be read as an image: {reason}") from error
+        known = f"neither {', '.join(formats[:-1])} nor {formats[-1]}" if len(formats) > 1 else f"no {formats[0]}"
+        raise ValueError(f"{escape(name)} cannot be read as an image: {known}, or its head is broken") from error
     except Exception as error:  # for broken files decoders raise SyntaxError, IndexError, struct.error and what not
         reason = escape(" ".join(str(error).split()))[:LONGEST_REASON] or type(error).__name__
         raise ValueError(f"{escape(name)} cannot be read as an image: {reason}") from error
@@ -116,3 +139,9 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     grey = np.asarray(image).astype(np.int64)
     shown = np.clip((grey * 255 + most // 2) // most, 0, 255).astype(np.uint8)
     return Image.fromarray(255 - shown if inverted else shown)
+
+
+def _numbers(image: Image.Image) -> npt.NDArray[np.int64]:
+    if len(image.getbands()) > 1:
+        raise ValueError(f"a label map has one channel, this has {len(image.getbands())}")
+    return np.asarray(image).astype(np.int64)

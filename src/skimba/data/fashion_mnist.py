@@ -44,6 +44,11 @@ def load_fashion_mnist(folder: str | Path, split: str) -> LabelledImages:
     return _load(Path(folder), PREFIX[split])
 
 
+def holds_fashion_mnist(folder: Path, split: str) -> bool:
+    """Whether the images of that split are there."""
+    return any((folder / f"{PREFIX[split]}-images-idx3-ubyte{packed}").is_file() for packed in ("", ".gz"))
+
+
 def embedded_test_images() -> LabelledImages:
     """The first 1,000 test images, which come with the package."""
     return _load(Path(str(resources.files("skimba") / "assets" / "fashion_mnist")), "t1k")

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from skimba.data.fashion_mnist import DEBIAN_FOLDER, PREFIX, embedded_test_images, load_fashion_mnist
+from skimba.data.fashion_mnist import (
+    DEBIAN_FOLDER,
+    PREFIX,
+    embedded_test_images,
+    holds_fashion_mnist,
+    load_fashion_mnist,
+)
 from skimba.data.image_files import imagenet_classes, read_image_folder, read_labelled_list, read_shards
 from skimba.data.pictures import Mode, Pictures
 from skimba.data.scenes import FashionScenes
@@ -40,7 +46,7 @@ def open_pictures(
         FileNotFoundError: no such folder or split.
         ValueError: the folder's contents cannot be used.
     """
-    if path is None or _is_fashion_mnist(Path(path), split) or scenes or Path(path) == DEBIAN_FOLDER:
+    if path is None or holds_fashion_mnist(Path(path), split) or scenes or Path(path) == DEBIAN_FOLDER:
         items = embedded_test_images() if path is None else load_fashion_mnist(path, split)
         return FashionScenes(items, split).labelled() if scenes else items
     root = Path(path)
@@ -69,7 +75,3 @@ def open_pictures(
         )
     synsets = imagenet is not None and all(child.name in imagenet for child in folder.iterdir() if child.is_dir())
     return read_image_folder(folder, imagenet if synsets else None, mode)
-
-
-def _is_fashion_mnist(folder: Path, split: str) -> bool:
-    return any((folder / f"{PREFIX[split]}-images-idx3-ubyte{packed}").is_file() for packed in ("", ".gz"))

@@ -33,7 +33,7 @@ PHOTOGRAPHS = (
 )
 PART = {"train": (0.0, 0.7), "test": (0.7, 1.0)}  # of each photograph's width
 ZOOM = (1.0, 2.0)  # a background shows that many photograph pixels for each of its own
-SIDE = (0.4, 0.7)  # of an item, in sides of the scene
+SIDE = (0.4, 0.7)  # of an item, in sides of the scene, unless asked otherwise
 OPAQUE = 64  # an item's pixels of this value and above hide the background; darker ones in proportion
 LEAST_TINT = 0.5
 MOST_OVERLAP = 0.3  # of an item's box with another's
@@ -71,20 +71,32 @@ class FashionScenes(Dataset[Scene]):
         size: side of a scene in pixels.
         most_items: their number is drawn uniformly from 1 to this.
         seed: decides everything.
+        side: of an item, least and most, in sides of the scene.
 
     Raises:
         ValueError: an unknown split, or a number below 1.
         ImportError: scikit-image is not installed (``pip install 'skimba[scenes]'``).
     """
 
-    def __init__(self, items: LabelledImages, split: str, size: int = 56, most_items: int = 1, seed: int = 0) -> None:
+    def __init__(
+        self,
+        items: LabelledImages,
+        split: str,
+        size: int = 56,
+        most_items: int = 1,
+        seed: int = 0,
+        side: tuple[float, float] = SIDE,
+    ) -> None:
         if split not in PART:
             raise ValueError(f"unknown split {split!r}; known: {', '.join(PART)}")
         if size < 8 or most_items < 1:
             raise ValueError(
                 f"needs scenes of 8 pixels or more and an item or more, got size {size}, {most_items} items"
             )
+        if not 0 < side[0] <= side[1] <= 1:
+            raise ValueError(f"needs sides of items in 0 … 1, the least first, got {side}")
         self.items, self.split, self.size, self.most_items, self.seed = items, split, size, most_items, seed
+        self.side = side
         photographs()  # a missing package shows here, not in the middle of an epoch
 
     def __len__(self) -> int:
@@ -137,7 +149,7 @@ class FashionScenes(Dataset[Scene]):
     def _place(self, item: int, taken: list[Box], draw: np.random.Generator) -> tuple[Box, Pixels] | None:
         """A box for the item with its grey values in it, or None where there is no room."""
         for _ in range(TRIES):
-            side = max(int(self.size * draw.uniform(*SIDE)), 1)
+            side = max(int(self.size * draw.uniform(*self.side)), 1)
             x, y = (int(place) for place in draw.integers(self.size - side + 1, size=2))
             box = (x, y, x + side, y + side)
             if all(_overlap(box, other) <= MOST_OVERLAP for other in taken):
