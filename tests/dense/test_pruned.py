@@ -145,7 +145,7 @@ def test_published_flops(make, size, published):
     for number, giga in enumerate(published, 1):
         with torch.device("meta"):
             model = make(f"plain_mamba_l{number}")
-        assert skimba.count_flops(model, size).total / 1e9 == pytest.approx(giga, rel=0.01)
+        assert skimba.count_flops(model, size).total / 1e9 == pytest.approx(giga, abs=0.1)
 
 
 @pytest.mark.parametrize(
@@ -163,14 +163,14 @@ def test_published_shares_of_the_backbone(make, size, shares):
         assert count.by_part["backbone"] / count.total == pytest.approx(share, abs=0.006)
 
 
-def test_deformable_attention_is_counted_where_the_convention_is_exact():
+@pytest.mark.parametrize("convention", ["published", "exact"])
+def test_deformable_attention_is_counted_with_what_it_reads(convention):
     with torch.device("meta"):
         model = skimba.mask_rcnn("plain_mamba_l1")
     name = "backbone.interactions.0.injector.attn"
-    exact, published = (skimba.count_flops(model, 224, convention).by_module for convention in ("exact", "published"))
-    assert exact[name] == 5 * 196 * 192 * 3 * 4
-    assert published[name] == 0
-    assert exact[f"{name}.value_proj"] == published[f"{name}.value_proj"] == (28**2 + 14**2 + 7**2) * 192**2
+    by_module = skimba.count_flops(model, 224, convention).by_module
+    assert by_module[name] == 5 * 196 * 192 * 3 * 4
+    assert by_module[f"{name}.value_proj"] == (28**2 + 14**2 + 7**2) * 192**2
 
 
 def test_a_learned_importance_is_owned_by_the_detector_and_counted_with_the_reducer(detector):

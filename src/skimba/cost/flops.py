@@ -1,9 +1,9 @@
 """How much a model computes, in multiply-adds, by two conventions.
 
 ``exact`` is what runs: every scan direction, an aligned convolution over all the positions it looks at, the matching of a
-reducer, the places that deformable attention reads. Speed follows this one. ``published`` is what the papers' tables use: Vim's
-mixer counted as if it had one direction (github hustvl/Vim and those who compare with it), no matching; PlainMamba with all four
-scans; a detector with 1,000 boxes and 100 masks. Resizing, pooling and reading regions from maps are not counted.
+reducer. Speed follows this one. ``published`` is what the papers' tables use: Vim's mixer counted as if it had one direction
+(github hustvl/Vim and those who compare with it), no matching; PlainMamba with all four scans. By both, a detector has 1,000
+boxes and 100 masks, deformable attention reads its places, and resizing, pooling and reading regions are not counted.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def _conv_transpose(module: nn.ConvTranspose2d, inputs: tuple[Any, ...], output:
 
 def _deformable(module: DeformableAttention, inputs: tuple[Any, ...], output: Tensor, exact: bool) -> int:
     """What its projections, which are counted by themselves, do not do."""
-    return output.shape[0] * module.multiply_adds(output.shape[1]) if exact else 0
+    return output.shape[0] * module.multiply_adds(output.shape[1])
 
 
 def _mixer(module: Mixer, inputs: tuple[Any, ...], output: Any, exact: bool) -> int:
