@@ -13,25 +13,10 @@ inline vf held_sum(vf q, float held) {
   return (q == 0.0f) ? splat(held) : sum;
 }
 
-constexpr float DOUBLED = 16;  // up to here the sum is found by doubling, with the error of its few products
-inline bool doubled(float held) { return held >= 2 && held <= DOUBLED && held == (float)(int)held; }
-
-// a^held and 1 + a + … + a^(held-1)
-struct Repeated {
-  vf decay, sum;
-};
-inline Repeated repeat(vf a, int held) {
-  Repeated r = {a, splat(1.0f)};
-  for (int bit = 1 << (30 - __builtin_clz(held)); bit; bit >>= 1) {
-    r.sum += r.sum * r.decay;
-    r.decay *= r.decay;
-    if (held & bit) {
-      r.sum = r.sum * a + 1.0f;
-      r.decay *= a;
-    }
-  }
-  return r;
-}
+// A whole number up to here is taken step by step: cheaper than the sum, and its few roundings are those of a dense
+// scan.
+constexpr float REPEATED = 32;
+inline bool repeated(float held) { return held <= REPEATED && held == (float)(int)held; }
 
 constexpr float LN2 = 0.693147181f;
 

@@ -23,6 +23,8 @@ struct Times {
   float *decay, *input;  // [step][W]: the exponent's time, and Δ u
   float *step, *held;    // [step][W]: Δ; [step]: the number of positions that a step stands for
   bool only_held;        // nothing else adds to the exponent's time
+
+  Times from(int64_t s) const { return {decay + s * W, input + s * W, step + s * W, held + s, only_held}; }
 };
 
 inline Times take_times(const ScanArgs& a, Arena& arena, int64_t steps) {
@@ -106,27 +108,8 @@ template <class T> void discretise(const Scan& k, int64_t start, int64_t count, 
   }
 }
 
-// Decays and sums of N states at a step that stands for `held` positions. A is premultiplied by log2(e).
-inline void hold_step(const float* A, Times times, int64_t s, float* decay, float* sum) {
-  vf time = load(times.decay + s * W), step = load(times.step + s * W);
-  float held = times.held[s];
-  if (doubled(held)) {
-#pragma GCC unroll 4
-    for (int i = 0; i < N; ++i) {
-      Repeated r = repeat(exp2(step * load(A + i * W)), (int)held);
-      store(decay + i * W, times.only_held ? r.decay : exp2(time * load(A + i * W)));
-      store(sum + i * W, r.sum);
-    }
-  } else {
-    for (int i = 0; i < N; ++i) {
-      store(decay + i * W, exp2(time * load(A + i * W)));
-      store(sum + i * W, held_sum(step * load(A + i * W) * LN2, held));
-    }
-  }
-}
-
 // One block of N states through `count` steps. A is premultiplied by log2(e). Adds to y, and keeps what backward needs.
-template <bool KEEP, bool HOLD>
+template <bool KEEP>
 void advance(const float* A, const float* B, const float* C, Times times, float* h, float* y, int64_t count,
              float* kept_h, float* kept_decay) {
   vf state[N];
@@ -135,26 +118,14 @@ void advance(const float* A, const float* B, const float* C, Times times, float*
   for (int64_t s = 0; s < count; ++s) {
     vf time = load(times.decay + s * W), input = load(times.input + s * W);
     vf partial[4] = {load(y + s * W), vf{}, vf{}, vf{}};  // four chains, to hide the latency of the additions
-    if (HOLD && times.held[s] != 1.0f) {
-      float scratch[2 * N * W];
-      float *decay = KEEP ? kept_decay + s * N * W : scratch, *sum = scratch + N * W;
-      hold_step(A, times, s, decay, sum);
 #pragma GCC unroll 16
-      for (int i = 0; i < N; ++i) {
-        state[i] = load(decay + i * W) * state[i] + input * load(sum + i * W) * B[s * N + i];
-        partial[i & 3] += state[i] * C[s * N + i];
-        if (KEEP) store(kept_h + (s * N + i) * W, state[i]);
-      }
-    } else {
-#pragma GCC unroll 16
-      for (int i = 0; i < N; ++i) {
-        vf decay = exp2(time * load(A + i * W));
-        state[i] = decay * state[i] + input * B[s * N + i];
-        partial[i & 3] += state[i] * C[s * N + i];
-        if (KEEP) {
-          store(kept_h + (s * N + i) * W, state[i]);
-          store(kept_decay + (s * N + i) * W, decay);
-        }
+    for (int i = 0; i < N; ++i) {
+      vf decay = exp2(time * load(A + i * W));
+      state[i] = decay * state[i] + input * B[s * N + i];
+      partial[i & 3] += state[i] * C[s * N + i];
+      if (KEEP) {
+        store(kept_h + (s * N + i) * W, state[i]);
+        store(kept_decay + (s * N + i) * W, decay);
       }
     }
     store(y + s * W, (partial[0] + partial[1]) + (partial[2] + partial[3]));
@@ -163,13 +134,78 @@ void advance(const float* A, const float* B, const float* C, Times times, float*
   for (int i = 0; i < N; ++i) store(h + i * W, state[i]);
 }
 
-// The same for the states of block i from step `start` on.
+// M states through one step that stands for several positions: the step is taken so often, with one decay. What else
+// passes comes before it.
+template <int M>
+inline void repeat_step(const float* A, const float* B, vf step, vf input, vf rest, bool only_held, int held,
+                        float* h) {
+  vf state[M], decay[M], added[M];
+#pragma GCC unroll 16
+  for (int i = 0; i < M; ++i) {
+    decay[i] = exp2(step * load(A + i * W));
+    added[i] = input * B[i];
+    state[i] = load(h + i * W);
+  }
+  if (!only_held) {
+    for (int i = 0; i < M; ++i) state[i] *= exp2(rest * load(A + i * W));
+  }
+  for (int k = 0; k < held; ++k) {
+#pragma GCC unroll 16
+    for (int i = 0; i < M; ++i) state[i] = decay[i] * state[i] + added[i];
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < M; ++i) store(h + i * W, state[i]);
+}
+
+// As advance, by one step that stands for several positions.
+template <bool KEEP>
+void advance_held(const float* A, const float* B, const float* C, Times times, float* h, float* y, float* kept_h,
+                  float* kept_decay) {
+  vf time = load(times.decay), input = load(times.input), step = load(times.step);
+  float held = *times.held;
+  if (repeated(held)) {
+    vf rest = time - step * held;
+    for (int i = 0; i < N; i += N / 2)
+      repeat_step<N / 2>(A + i * W, B + i, step, input, rest, times.only_held, (int)held, h + i * W);
+  } else {
+    for (int i = 0; i < N; ++i) {
+      vf rate = load(A + i * W), sum = held_sum(step * rate * LN2, held);
+      store(h + i * W, exp2(time * rate) * load(h + i * W) + input * sum * B[i]);
+    }
+  }
+  vf partial[4] = {load(y), vf{}, vf{}, vf{}};
+#pragma GCC unroll 16
+  for (int i = 0; i < N; ++i) {
+    vf state = load(h + i * W);
+    partial[i & 3] += state * C[i];
+    if (KEEP) {
+      store(kept_h + i * W, state);
+      store(kept_decay + i * W, exp2(time * load(A + i * W)));
+    }
+  }
+  store(y, (partial[0] + partial[1]) + (partial[2] + partial[3]));
+}
+
+// The states of block i through `count` steps from `start` on, whatever they hold.
 template <bool KEEP>
 void advance_block(const Scan& k, const float* A, Times times, float* h, float* y, int64_t start, int64_t count,
                    int64_t i, float* kept_h = nullptr, float* kept_decay = nullptr) {
-  int64_t row = (i * k.a.l + start) * N, own = i * N * W;
-  auto run = k.a.hold.data ? advance<KEEP, true> : advance<KEEP, false>;
-  run(A + own, k.B + row, k.C + row, times, h + own, y, count, kept_h, kept_decay);
+  const float *B = k.B + (i * k.a.l + start) * N, *C = k.C + (i * k.a.l + start) * N;
+  A += i * N * W;
+  h += i * N * W;
+  if (!k.a.hold.data) return advance<KEEP>(A, B, C, times, h, y, count, kept_h, kept_decay);
+  for (int64_t s = 0; s < count;) {
+    int64_t from = s;
+    while (s < count && times.held[s] == 1.0f) ++s;
+    Times own = times.from(from);
+    float *to_h = KEEP ? kept_h + from * N * W : nullptr, *to_decay = KEEP ? kept_decay + from * N * W : nullptr;
+    if (s > from) {
+      advance<KEEP>(A, B + from * N, C + from * N, own, h, y + from * W, s - from, to_h, to_decay);
+    } else {
+      advance_held<KEEP>(A, B + s * N, C + s * N, own, h, y + s * W, to_h, to_decay);
+      ++s;
+    }
+  }
 }
 
 }  // namespace
