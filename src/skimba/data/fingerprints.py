@@ -1,4 +1,4 @@
-"""What tells a data set from another without decoding it: for work that was interrupted and must go on with the same pictures."""
+"""Fingerprints of data sets, without decoding pictures: interrupted work must resume with the same data."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 from skimba.data.pictures import Pictures
 
-BLOCK = 1000  # pictures that have a digest together: how near a change can be named
+BLOCK = 1000  # pictures per digest: how precisely a change can be located
 
 
 def fingerprint(pictures: Pictures) -> dict[str, Any]:
-    """Names, classes and stamps (sizes of files) of all pictures in their order, as plain data that JSON takes.
+    """Names, classes and stamps (file sizes) of all pictures, in order, as plain data for JSON.
 
-    It does not read the pictures: one replaced by another of the same size, name and class is not noticed. It looks at every
-    file once (about 10 s for ImageNet on a local disk).
+    Pictures are not read: one replaced by another of the same size, name and class goes unnoticed. The status of every file
+    is read once (about 10 s for ImageNet on a local disk).
     """
     every = range(len(pictures))
     blocks = [range(start, min(start + BLOCK, len(pictures))) for start in every[::BLOCK]]
@@ -30,7 +30,7 @@ def fingerprint(pictures: Pictures) -> dict[str, Any]:
 
 
 def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What differs between two fingerprints, in words; nothing if they are of the same pictures."""
+    """What differs between two fingerprints, in words; empty if they agree."""
     found = []
     if before.get("pictures") != now["pictures"]:
         found.append(f"{before.get('pictures')} pictures then, {now['pictures']} now")
@@ -50,7 +50,7 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def _first_difference(before: Any, now: list[str]) -> int | None:
-    """The first block that has another digest, or had none."""
+    """The first block whose digest differs or is missing."""
     known = before if isinstance(before, list) else []
     return next((block for block, digest in enumerate(now) if known[block : block + 1] != [digest]), None)
 

@@ -73,11 +73,11 @@ class ImageFiles:
 
 
 def read_image_folder(root: str | Path, classes: Sequence[str] | None = None, mode: Mode = "RGB") -> ImageFiles:
-    """A folder with a folder of images for each class.
+    """A folder with one subfolder of images per class.
 
     Args:
         root: the folder.
-        classes: names of all classes in order, of which there may be folders; the folders in alphabetical order if left out.
+        classes: names of all classes in order; by default the subfolders in alphabetical order.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -108,12 +108,12 @@ def read_labelled_list(root: str | Path, labels: str | Path, classes: Sequence[s
 
     Args:
         labels: a line for each image: its name (the suffix may be left out), then a class number or name after a space or a
-            comma. What follows is ignored, so that Kaggle's ``LOC_val_solution.csv`` and Caffe's ``val.txt`` both do.
+            comma. What follows is ignored, so that Kaggle's ``LOC_val_solution.csv`` and Caffe's ``val.txt`` both work.
         classes: names of all classes in order.
 
     Raises:
         FileNotFoundError: no such folder or file.
-        ValueError: a class that is not known, an image without a line, or no image at all.
+        ValueError: an unknown class, an image without a line, or no image at all.
     """
     root = Path(root)
     number = {name: label for label, name in enumerate(classes)}
@@ -144,7 +144,7 @@ def read_shards(paths: Sequence[Path], classes: Sequence[str] | None = None, mod
         classes: names of all classes in order; those found, sorted, if left out (numbers by their value).
 
     Raises:
-        ValueError: a shard that is not a whole tar file, without an image, or with a class that is not known.
+        ValueError: a shard that is not a complete tar file, has no image, or has an unknown class.
     """
     found = [(_in_shard(path, member), member.label) for path in paths for member in read_shard(path)]
     named = {name for _, name in found if name is not None}
@@ -161,7 +161,7 @@ def read_shards(paths: Sequence[Path], classes: Sequence[str] | None = None, mod
 
 
 def find_images(paths: Iterable[str | Path], mode: Mode = "RGB") -> ImageFiles:
-    """All pictures in files, folders (with all that is in them) and tar shards, in order and without their classes.
+    """All pictures in files, folders (recursively) and tar shards, in order, without classes.
 
     Raises:
         FileNotFoundError: no such path.

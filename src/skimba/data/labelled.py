@@ -1,4 +1,4 @@
-"""Images with a class each, held in memory."""
+"""Labelled images in memory."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class LabelledImages:
         return Image.fromarray(pixels.numpy() if self.mode == "RGB" else pixels[..., 0].numpy())
 
     def normalised(self) -> Tensor:
-        """``(b c height width)`` float32 with the data set's mean and standard deviation taken out."""
+        """``(b c height width)`` float32, normalised by the data set's mean and standard deviation."""
         return (self.pixels.float() / 255 - self.mean) / self.std
 
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from skimba.data.pictures import Pictures
 from skimba.data.transforms import Transform
 
-TRIES = 100  # pictures in a row that may be unreadable before a training gives up
+TRIES = 100  # consecutive unreadable pictures before a training gives up
 
 
 class Rejected(NamedTuple):
@@ -67,7 +67,7 @@ class ClassReader:
 
 
 class Wanted(NamedTuple):
-    """A picture to load. With a seed it is for training: all chance in its transform follows from the seed."""
+    """A picture to load. With a seed it is for training: all randomness in its transform follows from the seed."""
 
     place: int
     seed: int | None = None
@@ -85,7 +85,7 @@ class _Loaded(Dataset[_Sample]):
         return len(self.pictures)
 
     def __getitem__(self, wanted: Wanted) -> _Sample:
-        """In training the next readable picture stands in for an unreadable one, so that batches keep their size."""
+        """In training the next readable picture replaces an unreadable one, so that batches keep their size."""
         if wanted.seed is not None:
             random.seed(wanted.seed)
             np.random.seed(wanted.seed % 2**32)

@@ -10,14 +10,14 @@ from PIL.Image import Image
 
 Mode = Literal["RGB", "L"]
 CHANNELS: dict[Mode, int] = {"L": 1, "RGB": 3}
-UNKNOWN = -1  # the class of a picture that nobody labelled
+UNKNOWN = -1  # the class of an unlabelled picture
 
 
 class Pictures(Protocol):
     """A data set. Decoding happens in ``picture``, so that worker processes can do it.
 
     Attributes:
-        classes: their names; class numbers are places in it.
+        classes: their names; class numbers are indices into it.
         mode: of the pictures, as Pillow names it: ``"RGB"`` or ``"L"`` (grey).
     """
 
@@ -36,7 +36,7 @@ class Pictures(Protocol):
         """What a task is to find in it, as plain data. For classification its class, or UNKNOWN."""
 
     def stamp(self, index: int) -> int:
-        """A number that changes with the picture, had without decoding it: the size of its file, or a checksum."""
+        """A number that changes with the picture, available without decoding it: the size of its file, or a checksum."""
 
     def picture(self, index: int) -> Image:
         """The picture itself. Raises ValueError if it cannot be read."""

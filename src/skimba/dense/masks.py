@@ -11,7 +11,7 @@ THRESHOLD = 0.5  # a pixel of this probability belongs to the object
 
 
 def mask_targets(masks: Tensor, boxes: Tensor, objects: Tensor, side: int) -> Tensor:
-    """What the mask head should say for each region: ``(n side side)`` float32, 0 or 1.
+    """Targets of the mask head for each region: ``(n side side)`` float32, 0 or 1.
 
     Args:
         masks: ``(objects height width)`` of the picture.

@@ -51,7 +51,7 @@ class UperHead(nn.Module):
 
 
 class FCNHead(nn.Module):
-    """One convolution and the classes: it helps the backbone to learn and is not asked afterwards."""
+    """One convolution and the classes: an auxiliary loss for the backbone, unused after training."""
 
     def __init__(self, in_chans: int, width: int, num_classes: int, dropout: float) -> None:
         super().__init__()

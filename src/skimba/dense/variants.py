@@ -86,7 +86,7 @@ def mask_rcnn(
     Raises:
         ValueError: an unknown name, weights that do not exist for it, both ``pretrained`` and ``checkpoint``, or weights that do
             not fit.
-        ConnectionError, FileNotFoundError: weights that cannot be had.
+        ConnectionError, FileNotFoundError: weights that are unavailable.
     """
     variant, model = _model(name, DETECTORS, pretrained, checkpoint, sizes)
     backbone: DenseBackbone

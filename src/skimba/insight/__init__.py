@@ -1,4 +1,4 @@
-"""Looking into a model: what its pruning keeps, stage by stage."""
+"""Insight into a model: what its pruning keeps, stage by stage."""
 
 from skimba.insight.trace import trace
 

@@ -1,4 +1,4 @@
-"""One process at a time in a folder."""
+"""Folder locks: one process at a time."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 LOCK = "lock"
-NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK}  # some network file systems have none: then nothing is guarded
+NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK}  # some network file systems: nothing is guarded there
 
 
 @contextmanager
 def sole_writer(folder: Path) -> Iterator[None]:
-    """Hold a folder that several runs must not write to at once. A process that dies lets go of it.
+    """Lock a folder that several runs must not write to at once. The lock is released when the process ends.
 
     The lock is POSIX's, which forked workers do not inherit: it ends with this process, whatever they do.
 

@@ -1,4 +1,4 @@
-"""Several processes on one job, started by ``torchrun``: who am I, and what do the others say. Alone, all of it is trivial."""
+"""Several processes on one job, started by ``torchrun``: rank, world size and collectives, all trivial for a single process."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def local_device(kind: str) -> torch.device:
 
 
 def moved(thing: Any, device: torch.device) -> Any:
-    """The thing with all tensors in it, in lists, tuples and dictionaries too, on the device."""
+    """The object with all its tensors, also in lists, tuples and dictionaries, on the device."""
     if isinstance(thing, torch.Tensor):
         return thing.to(device)
     if isinstance(thing, dict):
@@ -55,7 +55,7 @@ def moved(thing: Any, device: torch.device) -> Any:
 
 
 def all_sum(value: float) -> float:
-    """The sum of all processes' values, the same in all."""
+    """The sum of all processes' values, in every process."""
     if world_size() == 1:
         return value
     total = torch.tensor(value, dtype=torch.float64)
@@ -64,7 +64,7 @@ def all_sum(value: float) -> float:
 
 
 def gather(thing: T) -> list[T]:
-    """All processes' things by rank, in every process."""
+    """The objects of all processes, by rank, in every process."""
     if world_size() == 1:
         return [thing]
     things: list[T | None] = [None] * world_size()
@@ -73,14 +73,14 @@ def gather(thing: T) -> list[T]:
 
 
 def by_writer(do: Callable[[], T]) -> T:
-    """What ``do`` returns in process 0, in all of them. Its error, too, is raised in all: none waits for the dead."""
+    """The result of ``do``, run in process 0, in every process. Its error is raised in all of them, so that none deadlocks."""
     if world_size() == 1:
         return do()
     said: list[tuple[T | None, Exception | None]] = [(None, None)]
     if rank() == 0:
         try:
             said = [(do(), None)]
-        except Exception as error:  # handed on to every process, this one too
+        except Exception as error:  # raised in every process, including this one
             said = [(None, error)]
     dist.broadcast_object_list(said, src=0)
     result, failure = said[0]

@@ -1,4 +1,4 @@
-"""What a model is asked: a task's samples, loss, predictions, measure and drawing; tables of predictions."""
+"""Tasks: their samples, loss, predictions, measure and drawing; tables of predictions."""
 
 from skimba.tasks.base import Criterion, Forward, Task
 from skimba.tasks.classification import CLASSIFICATION, Classification, ClassPrediction

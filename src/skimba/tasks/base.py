@@ -1,4 +1,4 @@
-"""What training, evaluation and prediction need to know of a task, and all that they know of it."""
+"""The protocol of a task: all that training, evaluation and prediction know of it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Criterion = Callable[
 
 
 class Task(Protocol):
-    """A task is a frozen dataclass; its fields are the settings of a recipe that it reads, and no others have an effect.
+    """A task is a frozen dataclass; its fields are the settings of a recipe that it reads.
 
     Detection, for instance: its reader collates images of several sizes and their boxes into lists; its criterion adds up the
     losses that the model itself returns in training; its rows hold the boxes of a picture; its measure is COCO's, over all rows.
@@ -42,7 +42,7 @@ class Task(Protocol):
         """How pictures are read, and augmented, for training."""
 
     def criterion(self, model: nn.Module, teacher: nn.Module | None) -> Criterion:
-        """The loss. ``teacher``: a model whose answers are learned too.
+        """The loss. ``teacher``: a model to distil from, if any.
 
         Raises:
             ValueError: there is a teacher, and this task cannot learn from one.
@@ -52,8 +52,8 @@ class Task(Protocol):
         """Rows for a batch of those pictures, in order. The model is in evaluation mode, the batch on its device."""
 
     def measure(self, rows: Sequence[Any], pictures: Pictures) -> dict[str, Any]:
-        """Figures of the rows of a whole data set, as plain data. What is a number is logged in training; the first is the
-        one to quote.
+        """Figures of the rows of a whole data set, as plain data. Numbers are logged in training; the first one is the
+        headline figure.
 
         Raises:
             ValueError: no picture has a target.

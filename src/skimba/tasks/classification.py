@@ -1,4 +1,4 @@
-"""The first task: which one of the model's classes a picture shows."""
+"""Classification: which one of the model's classes a picture shows."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class ClassPrediction:
     Attributes:
         index: its place in the data set.
         label: its true class, or UNKNOWN.
-        classes: the likeliest classes, the likeliest first, up to TOP.
+        classes: the most likely classes, best first, up to TOP.
         probabilities: of those classes.
-        label_name, class_names: what ``label`` and ``classes`` are called; empty where neither model nor data set says so.
+        label_name, class_names: names of ``label`` and ``classes``; empty if neither model nor data set has any.
     """
 
     index: int
@@ -147,7 +147,7 @@ class Classification:
     def measure(self, rows: Sequence[ClassPrediction], pictures: Pictures) -> dict[str, Any]:
         known = labelled(rows)
         if not known:
-            raise ValueError("none of the pictures has a class; skimba predict takes such")
+            raise ValueError("none of the pictures has a class; use skimba predict for them")
         counts = confusion(known, len(pictures.classes))
         of_class = (counts.diagonal() / counts.sum(1)).tolist()
         present = counts.sum(1).tolist()
@@ -166,7 +166,7 @@ class Classification:
         return f"{figures['images']} images  top-1 {figures['top1']:.2%}  top-5 {figures['top5']:.2%}\nhardest: {named}"
 
     def draw(self, picture: Image, row: ClassPrediction) -> Image:
-        """The likeliest class and its probability in the upper left corner."""
+        """The most likely class and its probability in the upper left corner."""
         drawn = picture.convert("RGB")
         name = row.class_names[0] if row.class_names else f"class {row.classes[0]}"
         text, draw = f"{name} {row.probabilities[0]:.0%}", ImageDraw.Draw(drawn)
@@ -190,13 +190,13 @@ def labelled(predictions: Iterable[ClassPrediction]) -> list[ClassPrediction]:
 
 
 def top_share(predictions: Iterable[ClassPrediction], top: int) -> float:
-    """Share of the pictures whose true class is among the ``top`` likeliest, in 0 … 1."""
+    """Share of the pictures whose true class is among the ``top`` most likely, in 0 … 1."""
     hits = [one.label in one.classes[:top] for one in predictions]
     return sum(hits) / len(hits)
 
 
 def confusion(predictions: Iterable[ClassPrediction], class_count: int) -> Tensor:
-    """``(class_count class_count)`` int64: how many pictures of the row's class were taken for the column's."""
+    """``(class_count class_count)`` int64: how many pictures of the row's class were predicted as the column's."""
     counts = torch.zeros(class_count, class_count, dtype=torch.int64)
     for one in predictions:
         counts[one.label, one.classes[0]] += 1
@@ -204,13 +204,13 @@ def confusion(predictions: Iterable[ClassPrediction], class_count: int) -> Tenso
 
 
 def write_confusion(counts: Tensor, classes: Sequence[str], path: Path) -> None:
-    """The matrix of :func:`confusion` as CSV, with the classes' names in the first line and column."""
+    """The matrix of :func:`confusion` as CSV, with class names in the first line and column."""
     names = [escape(name) for name in classes]
     write_csv(path, ["true class", *names], ([name, *row] for name, row in zip(names, counts.tolist(), strict=True)))
 
 
 def real_accuracy(predictions: Iterable[ClassPrediction], real: Mapping[str, list[int]]) -> float:
-    """Share of ImageNet's validation pictures whose likeliest class is one of their real labels; those without any do not count.
+    """Share of ImageNet's validation pictures whose most likely class is one of their real labels; those without do not count.
 
     Args:
         real: picture name to class numbers (Beyer et al., "Are we done with ImageNet?", arXiv 2006.07159; real.json).

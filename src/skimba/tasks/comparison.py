@@ -11,7 +11,7 @@ from skimba.tasks.classification import ClassPrediction
 
 @dataclass(frozen=True)
 class Comparison:
-    """Names of pictures that flip: right before and wrong after (``broken``), and the other way round (``mended``)."""
+    """Names of pictures predicted right before and wrong after (``broken``), or the other way round (``mended``)."""
 
     pictures: int
     agreement: float
@@ -20,7 +20,7 @@ class Comparison:
 
 
 def compare(before: Sequence[ClassPrediction], after: Sequence[ClassPrediction]) -> Comparison:
-    """Compare two models. Pictures are matched by name; of one name, by their order.
+    """Compare two models. Pictures are matched by name, those of the same name by their order.
 
     Raises:
         ValueError: no predictions, predictions for other pictures, or the same with other labels.
@@ -45,7 +45,7 @@ def compare(before: Sequence[ClassPrediction], after: Sequence[ClassPrediction])
 
 
 def _by_name(predictions: Sequence[ClassPrediction]) -> dict[tuple[str, int], ClassPrediction]:
-    """By name and how many of that name came before."""
+    """By name and by how many of that name came before."""
     seen: Counter[str] = Counter()
     found = {}
     for one in sorted(predictions, key=lambda one: one.index):

@@ -1,9 +1,9 @@
 """Predictions for any number of pictures, resumably and in several processes: what ``skimba predict`` does.
 
 The pictures are cut into chunks. A finished chunk is one file in ``OUT.parts``, written atomically; process r of n does every
-n-th chunk that is not there yet. The last step joins them. So a run killed at any moment loses one chunk at most, and may go on
-with another number of processes. A note beside the chunks says what they belong to, and at the end that they were joined: from
-then on all that is left to do is to remove them.
+n-th chunk that is not there yet. The last step joins them. So a run killed at any moment loses one chunk at most, and may resume
+with another number of processes. A note beside the chunks records what they belong to and, at the end, that they were joined:
+from then on they only need to be removed.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from skimba.tasks.base import Task
 from skimba.tasks.running import run
 from skimba.tasks.tables import from_record, record_of, write_rows
 
-CHUNK = 512  # pictures: what a kill can cost
+CHUNK = 512  # pictures: the most that an interruption can cost
 NOTE = "what.json"
-ADDRESS = re.compile(" at 0x[0-9a-f]+")  # of a function of one's own, which is another in every process
+ADDRESS = re.compile(" at 0x[0-9a-f]+")  # of a user-defined function, which differs in every process
 
 
 def predict_files(
@@ -71,7 +71,7 @@ def predict_files(
 
 
 class Parts:
-    """What an unfinished run has done, in a folder beside its output."""
+    """The results of an unfinished run, in a folder beside its output."""
 
     def __init__(self, out: Path) -> None:
         self.out, self.rejects = out, rejects_of(out)
@@ -81,10 +81,10 @@ class Parts:
         return self.folder / f"{start:09d}.jsonl"
 
     def begin(self, belongs: Mapping[str, Any]) -> tuple[int, int] | None:
-        """Begin, or go on with, a run of that model on those pictures.
+        """Start or resume a run of that model on those pictures.
 
         Returns:
-            Where a killed run had come to its end: how many pictures it had predicted and rejected.
+            If a killed run had already finished: how many pictures it predicted and rejected.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         note = self._note()
@@ -94,7 +94,7 @@ class Parts:
         if note["belongs"] != belongs:
             raise ValueError(
                 f"{self.folder} holds an unfinished run on other pictures or with another model "
-                f"({'; '.join(_changes(note['belongs'], belongs))}); remove it to start anew"
+                f"({'; '.join(_changes(note['belongs'], belongs))}); remove it to start over"
             )
         joined = note.get("joined")
         return (joined[0], joined[1]) if joined and self.out.exists() and self.rejects.exists() else None
@@ -112,14 +112,14 @@ class Parts:
         return len(rows), len(rejected)
 
     def remove(self) -> None:
-        """The note goes last: without it nobody would know that the rest is not needed any more."""
+        """The note is removed last: without it the rest could not be recognised as obsolete."""
         for path in [path for path in self.folder.iterdir() if path.name != NOTE]:
             path.unlink()
         (self.folder / NOTE).unlink()
         self.folder.rmdir()
 
     def _note(self) -> dict[str, Any] | None:
-        """None where the run has done nothing yet: the note is written first."""
+        """None if the run has not done anything yet: the note is written first."""
         path = self.folder / NOTE
         try:
             note = json.loads(path.read_text())
@@ -131,7 +131,7 @@ class Parts:
             note = None
         if others := [one for one in self.folder.iterdir() if one.name != NOTE and not one.name.endswith(".partial")]:
             raise ValueError(
-                f"{self.folder} holds {others[0].name} of a run that left no note; remove it to start anew"
+                f"{self.folder} holds {others[0].name} of a run that left no note; remove it to start over"
             )
         return None
 
@@ -145,7 +145,7 @@ def rejects_of(out: Path) -> Path:
 
 
 def digest_of_model(model: nn.Module) -> dict[str, str]:
-    """What decides a model's answers: its weights, how pictures are brought to it and, of a token model, its pruning."""
+    """What determines a model's predictions: its weights, its preprocessing and, of a token model, its pruning."""
     weights = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         weights.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())

@@ -1,4 +1,4 @@
-"""The one loop in which a model meets pictures that it is not trained on."""
+"""The one loop in which a model predicts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from skimba.tasks.base import Task
 
 
 class Answers(NamedTuple):
-    """What came of a batch: rows of predictions, pictures that could not be read, and how many were asked for."""
+    """The results of a batch: rows of predictions, pictures that could not be read, and how many were requested."""
 
     rows: list[Any]
     rejected: list[Rejected]
@@ -34,7 +34,7 @@ def run(
     """The model's predictions for each wanted batch, in order.
 
     Args:
-        model: with ``pretrained_cfg``, which says how a picture is brought to it; in evaluation mode meanwhile.
+        model: with ``pretrained_cfg``, which says how pictures are preprocessed; in evaluation mode meanwhile.
 
     Raises:
         ValueError: an unreadable picture and ``strict``.
@@ -58,7 +58,7 @@ def predict_all(
     strict: bool = False,
     on_done: Callable[[int], object] = lambda count: None,
 ) -> tuple[list[Any], list[Rejected]]:
-    """Rows for all pictures in their order, and those that could not be read, in every process; under torchrun they share.
+    """Rows for all pictures in order, and those that could not be read, in every process; under torchrun the work is shared.
 
     Args:
         on_done: called with the number of pictures of this process that a step finished.

@@ -9,17 +9,17 @@ from skimba.tasks.classification import Classification
 
 
 class Tasked(Protocol):
-    """A model that says what it is for: a key of TASKS."""
+    """A model that names its task: a key of TASKS."""
 
     @property
     def task(self) -> str: ...
 
 
 def task_of(model: Tasked) -> Task:
-    """The task that a model is for, as evaluation and prediction need it: what matters in training only is left out.
+    """The task of a model, for evaluation and prediction: settings that matter only in training have their defaults.
 
     Raises:
-        ValueError: the model is for no task of this library.
+        ValueError: the model's task is unknown.
     """
     if model.task not in TASKS:
         raise ValueError(f"{type(model).__name__} is for the task {model.task!r}; known: {', '.join(TASKS)}")

@@ -1,7 +1,7 @@
 """Rows of dataclasses as tables: CSV, Parquet, and lines of JSON for what a run keeps until it ends.
 
-A field is a number, a text, or a tuple of such, at any depth. In CSV a tuple of numbers is their list between spaces, any other
-tuple is JSON. Texts are written as :func:`skimba.runtime.names.escape` makes them, and come back as they were.
+A field is a number, a string, or a tuple of these, at any depth. In CSV a tuple of numbers is written with spaces between them,
+any other tuple as JSON. Texts are written as :func:`skimba.runtime.names.escape` makes them, and come back as they were.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def read_rows(path: str | Path, kind: type[Row]) -> list[Row]:
         return [from_record(kind, _changed(record, unescape)) for record in read(path, kind)]
     except ImportError:
         raise
-    except Exception as error:  # what the readers of three formats raise on arbitrary bytes is not bounded
+    except Exception as error:  # arbitrary bytes can make the readers of three formats raise anything
         raise ValueError(f"{path} does not hold predictions of skimba: {error}") from error
 
 
@@ -113,7 +113,7 @@ def _has_default(kind: type, name: str) -> bool:
 
 
 def _as(hint: Any, value: Any) -> Any:
-    """The value as the type that a field wants: lists become tuples, numbers numbers."""
+    """The value as the field's type: lists become tuples."""
     if get_origin(hint) is tuple:
         if isinstance(value, (str, bytes)):
             raise TypeError(f"expected a list, got {value!r}")
@@ -145,7 +145,7 @@ def _cell(value: Any) -> str:
 
 
 def _changed(value: Any, change: Callable[[str], str]) -> Any:
-    """The value with all texts in it changed."""
+    """The value with all strings in it changed."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, dict):

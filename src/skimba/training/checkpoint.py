@@ -1,4 +1,4 @@
-"""The state of a training, written so that a kill at any moment loses nothing."""
+"""The state of a training, written so that no kill corrupts it."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ TYPES: dict[str, Any] = {
     "recipe": dict,
     "data": dict,
 }
-# What 0.1.0 did not write: it cannot be compared, and the loss stands in a log only.
+# What 0.1.0 did not write: it cannot be compared, and the loss is only in a log.
 ADDED: dict[str, Any] = {"loss": 0.0, "data": {}}
-Data = dict[str, dict[str, Any]]  # fingerprints of the data sets by what they are for
+Data = dict[str, dict[str, Any]]  # fingerprints of the data sets, by split
 
 
 def data_of(**sets: Pictures) -> Data:
-    """What a training's pictures are, in every process."""
+    """Fingerprints of a training's pictures, in every process."""
     return by_writer(lambda: {name: fingerprint(pictures) for name, pictures in sets.items()})
 
 
 def save_state(folder: Path, state: Mapping[str, Any], recipe: Recipe, data: Data) -> None:
-    """Write what a training needs to go on (process 0 writes).
+    """Write what a training needs to resume (process 0 writes).
 
-    The step decides the sampler's position and all random numbers, so neither is in the file; bfloat16 needs no scaler.
+    The step determines the sampler's position and all random numbers, so neither is in the file; bfloat16 needs no scaler.
     """
     content = {**state, "recipe": as_plain(recipe), "data": data}
     by_writer(lambda: write_atomically(folder / CHECKPOINT, lambda partial: torch.save(content, partial)))
@@ -47,7 +47,7 @@ def load_state(folder: Path, recipe: Recipe, data: Data) -> dict[str, Any] | Non
     """The state that :func:`save_state` wrote, in every process, or None.
 
     Raises:
-        ValueError: the file is no such state, or belongs to a training by another recipe or on other pictures.
+        ValueError: the file is not such a state, or belongs to a training by another recipe or on other pictures.
     """
     return by_writer(lambda: _read(folder / CHECKPOINT, recipe, data))
 

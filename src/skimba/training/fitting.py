@@ -1,4 +1,4 @@
-"""A model with its optimiser: one step on a batch, and the state to go on from.
+"""A model with its optimiser: one step on a batch, and the state to resume from.
 
 A batch is cut into equal parts for the processes and, in each, into micro batches, and every picture's loss is divided by the
 whole batch. So gradients do not depend on how many processes or micro batches there are.
@@ -30,7 +30,7 @@ class Fitting:
     """A model with all that a step changes.
 
     Attributes:
-        done: steps that are behind it.
+        done: steps taken.
         loss: of the last one's batch.
     """
 
@@ -68,7 +68,7 @@ class Fitting:
         return self.done > 0 and self.done % self.plan.steps_per_epoch == 0
 
     def state(self) -> dict[str, Any]:
-        """All that :meth:`load` needs."""
+        """What :meth:`load` needs."""
         average = None if self.average is None else self.average.module.state_dict()
         return {
             "model": self.model.state_dict(),
@@ -79,10 +79,10 @@ class Fitting:
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Take up the state that :meth:`state` gave.
+        """Restore the state that :meth:`state` returned.
 
         Raises:
-            ValueError: it is another model's, optimiser's or plan's.
+            ValueError: it belongs to another model, optimiser or plan.
         """
         if not 0 < state["step"] <= self.plan.steps:
             raise ValueError(f"the checkpoint is of step {state['step']}, the training has {self.plan.steps}")
@@ -154,7 +154,7 @@ class Fitting:
         if bad is not None:
             return f"the weights of {bad} are no longer finite; lower learning_rate (now {self.recipe.learning_rate})"
         if not all(image.isfinite().all() for batch in micro_batches for image in batch.images):
-            return "the pictures are not finite; look at mean and std"
+            return "the pictures are not finite; check mean and std"
         return (
             f"weights and pictures are finite; lower learning_rate (now {self.recipe.learning_rate}) or clip_norm "
             f"(now {self.recipe.clip_norm}), or see whether dtype fp32 helps (now {self.recipe.dtype})"

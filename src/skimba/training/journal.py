@@ -1,4 +1,4 @@
-"""What a training tells of itself: two logs of JSON lines, and TensorBoard. Process 0 writes."""
+"""The logs of a training: two files of JSON lines, and TensorBoard. Process 0 writes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ LOG, STEPS = "log.jsonl", "steps.jsonl"  # a line for each epoch; a line now and
 
 
 class Journal:
-    """Lines of numbers. A resumed training takes back those of steps that were lost, so that each is told once.
+    """The logs. A resumed training removes the lines of steps that were lost, so that each step is logged once.
 
     Args:
         folder: of the training.
-        first: the step to go on with.
+        first: the step to resume from.
         tensorboard: write ``folder/tensorboard`` too.
 
     Raises:
@@ -31,13 +31,13 @@ class Journal:
         self.folder, self.board = folder, None
         if rank() == 0:
             for log in (folder / LOG, folder / STEPS):
-                # A line is written before the checkpoint: one that a kill left without is written again.
+                # A line is written before the checkpoint; after a kill in between it is written again.
                 lines = [line for line in read_log(log) if line["step"] <= first]
                 write_text_atomically(log, "".join(json.dumps(line) + "\n" for line in lines))
             self.board = _board(folder, first) if tensorboard else None
 
     def read(self, log: str) -> list[dict[str, Any]]:
-        """All lines of LOG or STEPS."""
+        """The lines of LOG or STEPS."""
         return read_log(self.folder / log)
 
     def tells_of(self, step: int) -> bool:
@@ -55,7 +55,7 @@ class Journal:
                     self.board.add_scalar(f"{name}/{part}" if part else name, number, line["step"])
 
     def close(self) -> None:
-        """Write what TensorBoard still holds."""
+        """Flush TensorBoard."""
         if self.board is not None:
             self.board.close()
 
@@ -67,7 +67,7 @@ class Pace:
         self.since, self.waited, self.pictures = time.perf_counter(), 0.0, 0
 
     def take(self, batches: Iterator[Batch], count: int) -> list[Batch]:
-        """The next batches; the wait is noted."""
+        """The next batches; the waiting time is recorded."""
         asked = time.perf_counter()
         taken = [next(batches) for _ in range(count)]
         self.waited += time.perf_counter() - asked
@@ -75,7 +75,7 @@ class Pace:
         return taken
 
     def read(self) -> dict[str, float]:
-        """Rates of this process since the last reading."""
+        """Rates of this process since the last call."""
         passed = time.perf_counter() - self.since
         found = {"pictures_per_s": self.pictures / passed, "share_waiting_for_data": self.waited / passed}
         self.since, self.waited, self.pictures = time.perf_counter(), 0.0, 0
@@ -83,7 +83,7 @@ class Pace:
 
 
 def read_log(log: Path) -> list[dict[str, Any]]:
-    """All whole lines of a log; none of one that is not there.
+    """All complete lines of a log; none if it does not exist.
 
     Raises:
         ValueError: a line that a training did not write.

@@ -1,4 +1,4 @@
-"""The steps of a training with all that is told and kept between them."""
+"""The steps of a training, with logs and checkpoints between them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TEST = "test_"  # before the names of figures in LOG
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training is: told to its caller after each step."""
+    """Progress of a training, passed to its caller after each step."""
 
     step: int
     steps: int
@@ -32,7 +32,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Loop:
-    """From the step that ``fitting`` has come to until the last."""
+    """From the step that ``fitting`` has reached to the last."""
 
     fitting: Fitting
     task: Task
@@ -44,10 +44,10 @@ class Loop:
     strict: bool
 
     def run(self, on_step: Callable[[Progress], object]) -> list[Rejected]:
-        """All steps that are left; the training pictures that could not be read in them, by all processes."""
+        """The remaining steps; returns the training pictures that could not be read in them, by all processes."""
         fitting, plan = self.fitting, self.fitting.plan
         if fitting.at_end_of_epoch and not by_writer(lambda: self.journal.tells_of(fitting.done)):
-            self.end_epoch()  # a kill after the checkpoint left it out
+            self.end_epoch()  # a kill after the checkpoint prevented it
         reader, pace = self.task.training_reader(fitting.model), Pace()
         wanted = plan.micro_batches_from(fitting.done)
         batches = load_batches(self.train_set, reader, wanted, self.workers, self.strict)
@@ -67,7 +67,7 @@ class Loop:
         return [one for part in gather(rejected) for one in part]
 
     def end_epoch(self) -> None:
-        """Measure the model and tell of it."""
+        """Measure the model and log the figures."""
         fitting = self.fitting
         rows, _ = predict_all(self.task, fitting.result, self.test_set, EVALUATION_BATCH, self.workers, self.strict)
         figures = self.task.measure(rows, self.test_set)
