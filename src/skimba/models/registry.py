@@ -5,7 +5,6 @@ The table :data:`MODELS` says what is ours; whatever other packages register wit
 
 from __future__ import annotations
 
-import inspect
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from skimba.models import plain_mamba, vim
 from skimba.models.base import TokenModel
 from skimba.models.checkpoint import load_checkpoint
 from skimba.models.feature_maps import FeatureMaps
+from skimba.models.sizes import check_sizes
 from skimba.models.variants import Preprocessing, Variant, fetch
 
 MODELS: dict[str, Variant] = {**vim.VARIANTS, **plain_mamba.VARIANTS}
@@ -48,9 +48,7 @@ def named_model(
     if pretrained and checkpoint is not None:
         raise ValueError("give pretrained=True or checkpoint=PATH, not both")
     variant = MODELS[name]
-    allowed = inspect.signature(variant.model).parameters
-    if unknown := sorted(sizes.keys() - allowed.keys()):
-        raise TypeError(f"{variant.model.__name__} takes {', '.join(allowed)}; got {', '.join(unknown)}")
+    check_sizes(variant.model, {**variant.sizes, **sizes})
     model = variant.model(**{**variant.sizes, **sizes})
     if len(model.layers) == variant.sizes["depth"]:
         model.paper_schedule = variant.paper_schedule

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,19 +10,20 @@ from huggingface_hub import HfApi
 from safetensors.torch import save_file
 
 from skimba.models import TokenModel, load_checkpoint
-from skimba.models.registry import named_model
+from skimba.models.checkpoint import read_shapes
 from skimba.models.variants import HubFile, fetch
 from skimba.pruning import Pruner, prune
 from skimba.runtime.files import write_atomically, write_text_atomically
+from skimba.runtime.messages import listed, plain
+from skimba.store.description import describe, read_description
 
-FORMAT = "skimba 1"
-SIZES = ("img_size", "in_chans", "num_classes")
-INPUT = ("mean", "std", "crop_pct")  # of pretrained_cfg
 HUB = "hf-hub:"  # timm's prefix for a model in a hub repository
 
 
 def save_model(model: TokenModel, path: str | Path, figures: Mapping[str, Any] | None = None) -> Path:
     """Write a model, dense or pruned, as ``path`` (``.safetensors``) and a ``.json`` of the same name.
+
+    The dtype and, where ``model.pretrained_cfg["label_names"]`` has them, the names of the classes go with it.
 
     Args:
         model: one that :func:`skimba.create_model` made.
@@ -33,27 +33,21 @@ def save_model(model: TokenModel, path: str | Path, figures: Mapping[str, Any] |
         The JSON's path.
 
     Raises:
-        ValueError: another suffix, a model of unknown name, or a pruning with a function of one's own, which no file can hold.
+        ValueError: another suffix, a model of unknown name or changed beyond its name, weights that are not finite, or a pruning
+            with a function of one's own, which no file can hold.
+        OSError: it cannot be written.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"weights are written as .safetensors, got {path.name}")
-    if (name := model.pretrained_cfg.get("architecture")) is None:
-        raise ValueError("only a model that skimba.create_model made can be written: no other knows its name and sizes")
     pruning = model.reducer.settings() if isinstance(model.reducer, Pruner) else None
-    content = {
-        "format": FORMAT,
-        "model": name,
-        "sizes": {**{size: getattr(model, size) for size in SIZES}, **model.pretrained_cfg["sizes"]},
-        "prune": pruning,
-        "input": {key: model.pretrained_cfg[key] for key in INPUT},
-        "figures": dict(figures or {}),
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
+    description = describe(model, pruning, figures or {})
     weights = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
+    if bad := [name for name, tensor in weights.items() if not tensor.isfinite().all()]:
+        raise ValueError(f"weights that are not finite (NaN or infinity) are not written: {listed(bad)}")
     write_atomically(path, lambda partial: save_file(weights, partial))
     beside = path.with_suffix(".json")
-    write_text_atomically(beside, json.dumps(content, indent=2) + "\n")
+    write_text_atomically(beside, description.text())
     return beside
 
 
@@ -67,7 +61,7 @@ def load_model(path: str | Path) -> TokenModel:
     Raises:
         FileNotFoundError: one of the files is missing.
         ConnectionError: the hub cannot be reached.
-        ValueError, TypeError: the JSON is not what ``save_model`` writes, or the weights do not fit.
+        ValueError, TypeError: the JSON is not what ``save_model`` writes, or the weights do not fit; nothing large is built then.
     """
     if isinstance(path, str) and path.startswith(HUB):
         repository = path.removeprefix(HUB)
@@ -75,17 +69,18 @@ def load_model(path: str | Path) -> TokenModel:
     else:
         weights = Path(path)
         beside = weights.with_suffix(".json")
-        if not beside.is_file():
-            raise FileNotFoundError(
-                f"no {beside.name} beside {weights}: give the model's name, or a file of save_model"
-            )
-    content = _read(beside)
-    model = named_model(content["model"], **content["sizes"])
-    for key in INPUT:
-        value = content["input"][key]
-        model.pretrained_cfg[key] = tuple(value) if isinstance(value, list) else value
-    if content["prune"] is not None:
-        model = prune(model, **content["prune"])
+        _check_both(weights, beside)
+    description = read_description(beside)
+    try:
+        description.check_weights(read_shapes(weights))
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"{beside}: {error}") from error
+    model = description.build()
+    if description.prune is not None:
+        try:
+            model = prune(model, **description.prune)
+        except Exception as error:  # what a method makes of arbitrary plain data is not bounded
+            raise ValueError(f"{beside}: this is no pruning of the model: {plain(error, 400)}") from error
     load_checkpoint(model, weights)  # after the pruning, which may have weights of its own
     return model
 
@@ -104,15 +99,11 @@ def push_model(path: str | Path, repository: str, private: bool = False) -> None
         hub.upload_file(path_or_fileobj=file, path_in_repo=f"model{file.suffix}", repo_id=repository)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    wanted = {"format", "model", "sizes", "prune", "input", "figures"}
-    if not isinstance(content, dict) or content.get("format") != FORMAT or not wanted <= content.keys():
-        raise ValueError(f"{path} is not of the format {FORMAT!r} with {', '.join(sorted(wanted))}")
-    tables = all(isinstance(content[name], dict) for name in ("sizes", "input"))
-    if not tables or not set(INPUT) <= content["input"].keys():
-        raise ValueError(f"{path}: sizes and input must be tables, input with {', '.join(INPUT)}")
-    return content
+def _check_both(weights: Path, beside: Path) -> None:
+    if weights.suffix != ".safetensors":
+        raise ValueError(f"a model file is a .safetensors with a .json beside, got {weights.name}")
+    if not weights.is_file():
+        also = "" if beside.is_file() else f", and no {beside.name} beside it"
+        raise FileNotFoundError(f"no weights file at {weights}{also}")
+    if not beside.is_file():
+        raise FileNotFoundError(f"no {beside.name} beside {weights}: give the model's name, or a file of save_model")
