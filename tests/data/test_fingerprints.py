@@ -42,7 +42,7 @@ def edit(tree, what):
         ("removed", ["20 pictures then, 19 now", "other names among pictures 0 … 18"]),
         ("added", ["20 pictures then, 21 now", "other names among pictures 0 … 20"]),
         ("renamed", ["other names among pictures 0 … 19"]),
-        ("relabelled", ["other classes among pictures 0 … 19"]),
+        ("relabelled", ["other targets among pictures 0 … 19"]),
         ("swapped", ["other files (sizes or pixels) among pictures 0 … 19"]),
     ],
 )
@@ -74,7 +74,7 @@ def test_pictures_in_memory_are_told_apart_by_their_pixels():
     other.pixels.data = images.pixels.clone()
     other.pixels[30, 0, 3, 3] += 1
     assert changes(before, fingerprint(other)) == ["other files (sizes or pixels) among pictures 0 … 49"]
-    assert "other classes among pictures 0 … 9" in changes(before, fingerprint(Selected(images, range(40, 50))))
+    assert "other targets among pictures 0 … 9" in changes(before, fingerprint(Selected(images, range(40, 50))))
 
 
 def test_grey_and_colour_are_other_pictures(tree):

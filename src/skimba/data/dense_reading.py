@@ -61,7 +61,7 @@ class ObjectReader:
     changes: Changes
 
     def read(self, pictures: Named, index: int) -> tuple[Tensor, dict[str, Tensor]]:
-        image, target = tv_tensors.Image(pictures.picture(index)), pictures.target(index)
+        image, target = tv_tensors.Image(pictures.picture(index)), pictures.target(index).read()
         image, found = self.changes(image, _objects(target))
         return _scaled(image), {name: value.as_subclass(Tensor) for name, value in found.items()}
 

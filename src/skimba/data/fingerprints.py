@@ -12,7 +12,7 @@ BLOCK = 1000  # pictures per digest: how precisely a change can be located
 
 
 def fingerprint(pictures: Pictures) -> dict[str, Any]:
-    """Names, classes and stamps (file sizes) of all pictures, in order, as plain data for JSON.
+    """Names, targets and stamps (file sizes) of all pictures, in order, as plain data for JSON.
 
     Pictures are not read: one replaced by another of the same size, name and class goes unnoticed. The status of every file
     is read once (about 10 s for ImageNet on a local disk).
@@ -40,7 +40,7 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         found.append("other names of classes")
     for what, said in (
         ("names", "other names"),
-        ("targets", "other classes"),
+        ("targets", "other targets"),
         ("sizes", "other files (sizes or pixels)"),
     ):
         if (block := _first_difference(before.get(what), now[what])) is not None:

@@ -54,12 +54,22 @@ class Instances(NamedTuple):
     width: int
     things: tuple[Instance, ...]
 
+    def read(self) -> Instances:
+        """Itself: where a target is made or read only when it is needed, this does so."""
+        return self
+
     def masks(self) -> Mask:
         """Of all things, ``(n height width)``. Raises ImportError if there are polygons and pycocotools is not installed."""
         found = np.zeros((len(self.things), self.height, self.width), bool)
         for mask, thing in zip(found, self.things, strict=True):
             mask[:] = mask_of(thing.shape, self.height, self.width)
         return found
+
+
+class ReadableInstances(Protocol):
+    """The target of a picture for detection."""
+
+    def read(self) -> Instances: ...
 
 
 class WithInstances(Protocol):
@@ -70,7 +80,7 @@ class WithInstances(Protocol):
 
     def __len__(self) -> int: ...
 
-    def target(self, index: int) -> Instances: ...
+    def target(self, index: int) -> ReadableInstances: ...
 
 
 def mask_of(shape: Polygons | Runs, height: int, width: int) -> Mask:
@@ -113,7 +123,7 @@ def as_coco(pictures: WithInstances) -> dict[str, Any]:
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for index in range(len(pictures)):
-        target = pictures.target(index)
+        target = pictures.target(index).read()
         images.append({"id": index, "height": target.height, "width": target.width})
         for thing in target.things:
             annotations.append({"id": len(annotations) + 1, "image_id": index, **_annotation(thing, target)})

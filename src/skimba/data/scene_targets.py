@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from torch import Tensor
 
 from skimba.data.instances import Instance, Instances, runs_of
 from skimba.data.labelled import LabelledImages
 from skimba.data.pictures import Mode
-from skimba.data.scenes import FashionScenes, Scene
+from skimba.data.scenes import FashionScenes
 
 SIZE = 128  # pixels: 256 tokens of 8 × 8
 MOST_ITEMS = 4
@@ -27,87 +25,79 @@ def dense_scenes(items: LabelledImages, split: str, seed: int = 0) -> FashionSce
 
 
 @dataclass(frozen=True, eq=False)
-class SceneObjects:
-    """A :class:`~skimba.data.Pictures` whose targets are :class:`~skimba.data.Instances`: the items of each scene.
-
-    Each call makes the scene anew, in a few milliseconds: nothing is held in memory.
-    """
+class _Scenes:
+    """What scenes are as pictures. Each call makes the scene anew, in a few milliseconds: nothing is held in memory."""
 
     scenes: FashionScenes
     mode: Mode = "RGB"
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def name(self, index: int) -> str:
+        return str(index)
+
+    def stamp(self, index: int) -> int:
+        """Of the item that the scene is made for; what else decides it stands in the target."""
+        return self.scenes.items.stamp(index)
+
+    def picture(self, index: int) -> Image.Image:
+        return Image.fromarray(self.scenes[index].pixels.movedim(0, -1).numpy()).convert(self.mode)
+
+
+@dataclass(frozen=True, eq=False)
+class SceneObjects(_Scenes):
+    """A :class:`~skimba.data.Pictures` for detection: the items of each scene."""
 
     @property
     def classes(self) -> tuple[str, ...]:
         return self.scenes.items.classes
 
-    def __len__(self) -> int:
-        return len(self.scenes)
-
-    def name(self, index: int) -> str:
-        return str(index)
-
-    def stamp(self, index: int) -> int:
-        return _stamp(self.scenes[index])
-
-    def picture(self, index: int) -> Image.Image:
-        return _picture(self.scenes[index], self.mode)
-
-    def target(self, index: int) -> Instances:
-        scene = self.scenes[index]
-        things = (
-            Instance(label, (x0, y0, x1, y1), runs_of(mask.numpy()), area=float(mask.sum()))
-            for label, (x0, y0, x1, y1), mask in zip(
-                scene.labels.tolist(), scene.boxes.tolist(), scene.masks, strict=True
-            )
-        )
-        return Instances(self.scenes.size, self.scenes.size, tuple(things))
-
-
-class SceneMap:
-    """A target: the class of each pixel of a scene, 0 for the photograph and an item's class + 1 where it is seen."""
-
-    def __init__(self, labels: Tensor, masks: Tensor) -> None:
-        self._map = (masks * (labels[:, None, None] + 1)).sum(0).numpy()
-
-    def read(self) -> npt.NDArray[np.int64]:
-        """``(height width)``."""
-        return self._map
-
-    def __repr__(self) -> str:
-        return f"SceneMap({zlib.crc32(self._map.tobytes())})"
+    def target(self, index: int) -> SceneInstances:
+        return SceneInstances(self.scenes, index)
 
 
 @dataclass(frozen=True, eq=False)
-class SceneMaps:
-    """A :class:`~skimba.data.Pictures` whose targets are :class:`SceneMap`. Its first class is the photograph."""
-
-    scenes: FashionScenes
-    mode: Mode = "RGB"
+class SceneMaps(_Scenes):
+    """A :class:`~skimba.data.Pictures` for segmentation. Its first class is the photograph."""
 
     @property
     def classes(self) -> tuple[str, ...]:
         return (BACKGROUND, *self.scenes.items.classes)
 
-    def __len__(self) -> int:
-        return len(self.scenes)
-
-    def name(self, index: int) -> str:
-        return str(index)
-
-    def stamp(self, index: int) -> int:
-        return _stamp(self.scenes[index])
-
-    def picture(self, index: int) -> Image.Image:
-        return _picture(self.scenes[index], self.mode)
-
     def target(self, index: int) -> SceneMap:
-        scene = self.scenes[index]
-        return SceneMap(scene.labels, scene.masks)
+        return SceneMap(self.scenes, index)
 
 
-def _stamp(scene: Scene) -> int:
-    return zlib.crc32(scene.pixels.numpy().tobytes())
+@dataclass(frozen=True)
+class _SceneTarget:
+    """Of a scene, made when it is read; in words what decides it, so that a fingerprint costs little."""
+
+    scenes: FashionScenes
+    index: int
+
+    def __repr__(self) -> str:
+        of = self.scenes
+        drawn = f"{of.split}, {of.size}, {of.most_items}, {of.seed}, {of.side}"
+        return f"{type(self).__name__}({self.index}, {int(of.items.labels[self.index])}, {drawn})"
 
 
-def _picture(scene: Scene, mode: Mode) -> Image.Image:
-    return Image.fromarray(scene.pixels.movedim(0, -1).numpy()).convert(mode)
+class SceneInstances(_SceneTarget):
+    """The items of a scene."""
+
+    def read(self) -> Instances:
+        scene = self.scenes[self.index]
+        found = zip(scene.labels.tolist(), scene.boxes.tolist(), scene.masks, strict=True)
+        things = (
+            Instance(k, (x0, y0, x1, y1), runs_of(m.numpy()), area=float(m.sum())) for k, (x0, y0, x1, y1), m in found
+        )
+        return Instances(self.scenes.size, self.scenes.size, tuple(things))
+
+
+class SceneMap(_SceneTarget):
+    """The class of each pixel of a scene: 0 for the photograph, and an item's class + 1 where it is seen."""
+
+    def read(self) -> npt.NDArray[np.int64]:
+        """``(height width)``."""
+        scene = self.scenes[self.index]
+        return (scene.masks * (scene.labels[:, None, None] + 1)).sum(0).numpy()
