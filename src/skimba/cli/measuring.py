@@ -13,7 +13,7 @@ from rich.table import Table
 
 from skimba.cli._app import command, out, print_json, say
 from skimba.cli._models import find_model, mode_of, prune_arguments
-from skimba.cli._options import Checkpoint, Json, Keep, ModelSource, Preset, TargetFlops
+from skimba.cli._options import Checkpoint, Json, Keep, ModelOptions, ModelSource, Preset, TargetFlops
 from skimba.cli._progress import bar
 from skimba.cost.flops import count_flops
 from skimba.data import embedded_test_images, find_images
@@ -23,9 +23,11 @@ from skimba.pruning import Pruner, prune
 from skimba.reports import bench as benchmark
 from skimba.reports import demo as demo_runs
 from skimba.reports.doctor import examine
-from skimba.runtime.files import write_text_atomically
+from skimba.runtime.files import check_output, write_text_atomically
 from skimba.store import create_model
 from skimba.tasks import CLASSIFICATION
+
+PICTURES = (".png", ".pdf", ".svg")  # what matplotlib writes
 
 
 @command("doctor")
@@ -78,8 +80,9 @@ def schedule(
     json_output: Json = False,
 ) -> None:
     """Find after which blocks how many tokens go, for a target of FLOPs or of measured speed."""
-    if settings is not None and settings.suffix != ".json":
-        raise ValueError(f"--out takes a .json, got {settings}")
+    if settings is not None:
+        inputs = ModelOptions(source, checkpoint, preset).files
+        check_output(settings, (".json",), inputs)
     model = find_model(source, None, checkpoint, weights=pictures is not None).eval()
     pruned = prune(
         model,
@@ -170,6 +173,7 @@ def demo(
     """Measure the embedded models, dense and pruned, and draw which tokens survive. Needs no network."""
     from skimba.insight.drawing import draw_stages  # matplotlib takes a second to load
 
+    check_output(picture, PICTURES)
     images = embedded_test_images()
     with bar("measuring", len(demo_runs.MODELS) * -(-len(images) // demo_runs.BATCH)) as advance:
         rows = [row for name in demo_runs.MODELS for row in demo_runs.measure(name, images, lambda: advance(1))]

@@ -126,10 +126,8 @@ def _cases(
 ) -> tuple[int, list[_Case]]:
     """What to run for one model; the side of its images."""
     ours = name in list_models()
-    sizes: dict[str, Any] = {} if img_size is None else {"img_size": img_size}
-    model: Any = create_model(name, **sizes) if ours else timm.create_model(name, **sizes)
+    model, size = _our_model(name, img_size) if ours else _other_model(name, img_size)
     model = model.eval().to(DTYPES[dtype])
-    size = model.img_size[0] if ours else model.patch_embed.img_size[0]
     images = torch.randn(batch, model.in_chans if ours else 3, size, size, dtype=DTYPES[dtype])
     found = []
     for case in cases:
@@ -146,6 +144,22 @@ def _cases(
             wanted = MATRIX_PRODUCTS if case == "matrix products" else {torch.ops.skimba.selective_scan.default}
             found.append(_Case(case, _replay(model, images, wanted)))
     return size, found
+
+
+def _our_model(name: str, img_size: int | None) -> tuple[Any, int]:
+    """The model and the side of its images."""
+    sizes: dict[str, Any] = {} if img_size is None else {"img_size": img_size}
+    model = create_model(name, **sizes)
+    return model, model.img_size[0]
+
+
+def _other_model(name: str, img_size: int | None) -> tuple[Any, int]:
+    """The same for a model of timm, of which convolutional ones take images of any size without being told."""
+    config = timm.get_pretrained_cfg(name)
+    fixed = config is not None and config.fixed_input_size
+    size = img_size or (224 if config is None else config.input_size[-1])
+    sizes: dict[str, Any] = {"img_size": size} if fixed else {}
+    return timm.create_model(name, **sizes), size
 
 
 def _on_reference(model: nn.Module, images: Tensor) -> Tensor:

@@ -90,13 +90,19 @@ def push_model(path: str | Path, repository: str, private: bool = False) -> None
 
     Raises:
         FileNotFoundError, ValueError: as :func:`load_model`.
+        ConnectionError: the hub cannot be reached, or refuses.
     """
     weights = Path(path)
     load_model(weights)  # nothing is published that cannot be loaded
     hub = HfApi()
-    hub.create_repo(repository, private=private, exist_ok=True)
-    for file in (weights, weights.with_suffix(".json")):
-        hub.upload_file(path_or_fileobj=file, path_in_repo=f"model{file.suffix}", repo_id=repository)
+    try:
+        hub.create_repo(repository, private=private, exist_ok=True)
+        for file in (weights, weights.with_suffix(".json")):
+            hub.upload_file(path_or_fileobj=file, path_in_repo=f"model{file.suffix}", repo_id=repository)
+    except Exception as error:  # the hub client raises its HTTP library's own types
+        raise ConnectionError(
+            f"cannot push to {repository} ({type(error).__name__}: {error}); {weights} is written and can be pushed again"
+        ) from error
 
 
 def _check_both(weights: Path, beside: Path) -> None:

@@ -106,7 +106,12 @@ class Classification:
     def training_reader(self, model: TokenModel) -> ClassReader:
         if self.augmentation == "shift":
             return ClassReader(shift_transform(model))
-        return ClassReader(imagenet_transform(model, self.auto_augment, self.color_jitter, self.erasing))
+        try:
+            return ClassReader(imagenet_transform(model, self.auto_augment, self.color_jitter, self.erasing))
+        except (AssertionError, ValueError, KeyError) as error:  # timm's parser of policies
+            raise ValueError(
+                f"auto_augment is a policy of timm such as rand-m9-mstd0.5-inc1, got {self.auto_augment!r} ({error})"
+            ) from error
 
     def criterion(self, model: TokenModel, teacher: nn.Module | None) -> Criterion:
         mixup = None

@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from skimba.data.loading import Rejected, Wanted
 from skimba.data.pictures import Pictures
 from skimba.models import TokenModel
 from skimba.runtime.files import write_text_atomically
+from skimba.runtime.locks import sole_writer
 from skimba.runtime.processes import by_writer, gather, rank, world_size
 from skimba.tasks.base import Task
 from skimba.tasks.running import run
@@ -55,6 +57,20 @@ def predict_files(
         OSError: a file cannot be written.
     """
     parts = Parts(Path(out))
+    with ExitStack() as held:
+        by_writer(lambda: held.enter_context(sole_writer(parts.folder)))
+        return _predict_into(parts, task, model, pictures, batch_size, workers, on_done)
+
+
+def _predict_into(
+    parts: Parts,
+    task: Task,
+    model: nn.Module,
+    pictures: Pictures,
+    batch_size: int,
+    workers: int,
+    on_done: Callable[[int], object],
+) -> tuple[int, int]:
     joined = by_writer(lambda: parts.begin({"model": digest_of_model(model), "pictures": fingerprint(pictures)}))
     if joined is None:
         starts = range(0, len(pictures), CHUNK)
@@ -86,7 +102,6 @@ class Parts:
         Returns:
             If a killed run had already finished: how many pictures it predicted and rejected.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
         note = self._note()
         if note is None:
             self._write_note({"belongs": dict(belongs)})
@@ -113,7 +128,7 @@ class Parts:
 
     def remove(self) -> None:
         """The note is removed last: without it the rest could not be recognised as obsolete."""
-        for path in [path for path in self.folder.iterdir() if path.name != NOTE]:
+        for path in sorted(path for path in self.folder.iterdir() if path.name != NOTE):
             path.unlink()
         (self.folder / NOTE).unlink()
         self.folder.rmdir()
@@ -129,7 +144,7 @@ class Parts:
             note = None
         except ValueError:  # half-written by a version that did not write it atomically
             note = None
-        if others := [one for one in self.folder.iterdir() if one.name != NOTE and not one.name.endswith(".partial")]:
+        if others := list(self.folder.glob("*.jsonl")):
             raise ValueError(
                 f"{self.folder} holds {others[0].name} of a run that left no note; remove it to start over"
             )

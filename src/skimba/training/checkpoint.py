@@ -66,7 +66,7 @@ def _read(path: Path, recipe: Recipe, data: Data) -> dict[str, Any] | None:
         raise ValueError(
             f"{path.parent} holds a training by another recipe ({'; '.join(changed)}); choose another folder"
         )
-    before = state["data"]
+    before = {name: part if isinstance(part, dict) else {} for name, part in state["data"].items()}
     found = [f"{name}: {change}" for name, now in data.items() for change in changes(before.get(name, {}), now)]
     if before and found:
         raise ValueError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, replace
@@ -96,7 +97,9 @@ class Recipe:
     def __post_init__(self) -> None:
         hints = get_type_hints(Recipe)
         for name in (field.name for field in fields(self)):
-            object.__setattr__(self, name, _checked(name, getattr(self, name), hints[name]))
+            value = _checked(name, getattr(self, name), hints[name])
+            _check_finite(name, value)
+            object.__setattr__(self, name, value)
         for name, allowed in (("dtype", tuple(DTYPES)), ("augmentation", AUGMENTATIONS)):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
@@ -114,9 +117,20 @@ class Recipe:
         for name in ("warmup_share", "label_smoothing", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
-        for name in ("weight_decay", "distillation", "min_learning_rate", "clip_norm", "erasing", "mixup", "cutmix"):
+        for name in (
+            "weight_decay",
+            "distillation",
+            "min_learning_rate",
+            "clip_norm",
+            "erasing",
+            "mixup",
+            "cutmix",
+            "seed",
+        ):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.std is not None and min(self.std, default=0.0) <= 0:
+            raise ValueError(f"std must be above 0 in each channel, got {self.std}")
         if self.crop_share is not None and not 0 < self.crop_share <= 1:
             raise ValueError(f"crop_share must be in (0, 1], got {self.crop_share}")
         for name in self.prune or {}:
@@ -240,6 +254,19 @@ def _set(content: dict[str, Any], key: str, value: Any) -> None:
             raise ValueError(f"{key}: {part} is not a table")
         content = inner
     content[last] = value
+
+
+def _check_finite(name: str, value: Any) -> None:
+    """Raise ValueError where a number of a setting is NaN or infinite."""
+    inner: Iterable[tuple[str, Any]] = ()
+    if isinstance(value, Mapping):
+        inner = ((f"{name}.{key}", one) for key, one in value.items())
+    elif isinstance(value, (list, tuple)):
+        inner = ((name, one) for one in value)
+    for key, one in inner:
+        _check_finite(key, one)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number, got {value}")
 
 
 def _checked(name: str, value: Any, hint: Any) -> Any:
