@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi
+from safetensors import SafetensorError
 from safetensors.torch import save_file
+from torch import Tensor
 
 from skimba.models import TokenModel, load_checkpoint
 from skimba.models.checkpoint import read_shapes
@@ -45,10 +47,18 @@ def save_model(model: TokenModel, path: str | Path, figures: Mapping[str, Any] |
     weights = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
     if bad := [name for name, tensor in weights.items() if not tensor.isfinite().all()]:
         raise ValueError(f"weights that are not finite (NaN or infinity) are not written: {listed(bad)}")
-    write_atomically(path, lambda partial: save_file(weights, partial))
+    write_atomically(path, lambda partial: _save(weights, partial))
     beside = path.with_suffix(".json")
     write_text_atomically(beside, description.text())
     return beside
+
+
+def _save(weights: dict[str, Tensor], path: str) -> None:
+    """safetensors' own error for a file that cannot be written is no OSError."""
+    try:
+        save_file(weights, path)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
 
 
 def load_model(path: str | Path) -> TokenModel:
