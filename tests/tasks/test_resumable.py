@@ -86,7 +86,7 @@ def test_a_half_written_note_of_a_run_that_did_nothing_does_not_block_the_next(m
 def test_parts_without_a_note_are_not_taken(model, tmp_path):
     folder(tmp_path).mkdir()
     (folder(tmp_path) / "000000000.jsonl").write_text("{}\n")
-    with pytest.raises(ValueError, match="of a run that left no note; remove it to start anew"):
+    with pytest.raises(ValueError, match="of a run that left no note; remove it to start over"):
         predict(model, tmp_path)
 
 
