@@ -47,7 +47,7 @@ inline vf exp(vf x) {  // Cody and Waite's reduction, then the series to degree 
   return scale(p, __builtin_convertvector(power, vi));
 }
 
-// e^x, and e^x - 1 to full relative accuracy
+// Both e^x, and e^x - 1 to full relative accuracy
 struct Expm1 {
   vf exp, minus_1;
 };

@@ -27,7 +27,7 @@ inline vf log_slope(vf x, Expm1 e) {
   return (square < 1.0f) ? series : e.exp / e.minus_1 - 1.0f / x;
 }
 
-// held_sum, and its derivatives by q and by the number held
+// The sum held_sum, and its derivatives by q and by the number held
 struct HeldSlopes {
   vf sum, by_exponent, by_count;
 };

@@ -6,7 +6,7 @@
 
 namespace skimba {
 
-// a (b, tokens, channels) operand with unit stride on the channels; data is null when it is not given
+// A (b, tokens, channels) operand with unit stride on the channels; data is null when it is not given
 struct Rows {
   const void* data;
   int64_t batch, token;
@@ -30,7 +30,7 @@ struct ScanGrads {
   float *A, *D, *delta_bias, *gap, *step, *hold;  // hold is null if its gradient is not wanted
 };
 
-// silu of a depthwise convolution over a channels-last grid; a sequence is a grid of one row. With `source`, the grid
+// SiLU of a depthwise convolution over a channels-last grid; a sequence is a grid of one row. With `source`, the grid
 // shows at each position one of `tokens` rows of x (x_col apart) or zeros, and a token gets the mean over the positions
 // that show it.
 struct ConvArgs {
@@ -52,7 +52,7 @@ struct ConvGrads {
   float *weight, *bias;
 };
 
-// residual sum and its RMSNorm; rows of d contiguous channels
+// Residual sum and its RMSNorm; rows of d contiguous channels
 struct NormArgs {
   int64_t rows, d;
   bool bf16;

@@ -12,7 +12,7 @@ namespace skimba {
 namespace SKIMBA_ISA {
 namespace {
 
-// hands out aligned pieces of the workspace; with base null it only measures
+// Hands out aligned pieces of the workspace; with base null it only measures
 struct Arena {
   char* base;
   size_t used;

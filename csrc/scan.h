@@ -7,7 +7,7 @@ namespace skimba {
 namespace SKIMBA_ISA {
 namespace {
 
-// one channel vector of one sample
+// One channel vector of one sample
 struct Scan {
   const ScanArgs& a;
   int64_t b, channel;
