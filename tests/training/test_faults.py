@@ -41,7 +41,7 @@ def changed_labels():
     [
         (IMAGES[:15], "training: 16 pictures then, 15 now"),
         (Selected(IMAGES, [1, 0, *range(2, 16)]), "training: other (names|classes|files)"),
-        (changed_labels(), "training: other classes among pictures 0 … 15"),
+        (changed_labels(), "training: other targets among pictures 0 … 15"),
     ],
 )
 def test_a_training_does_not_go_on_with_other_pictures(tmp_path, now, says):
