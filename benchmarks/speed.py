@@ -39,12 +39,12 @@ def measure_sizes(name: str, rival: str, sizes: Sequence[int], rounds: int) -> l
 
 
 def measure_shares(name: str, shares: Sequence[float], rounds: int) -> dict[str, list[Timing]]:
-    """A model at its own image size, by preset: dense, then pruned to each share at every stage of the paper's schedule."""
+    """A model at its own image size, by method: dense, then pruned to each share at every stage of the paper's schedule."""
     stages = paper_schedule(create_model(name))
     found = {}
-    for preset in ("top", "hold"):
-        cases = {f"{preset}, {s}": {"preset": preset, "keep": dict.fromkeys(stages, s)} for s in shares}
-        found[preset] = bench([name], ["dense", *cases], ["fp32"], [1], [None], rounds, pruned=PRUNED | cases)
+    for method in ("top", "hold"):
+        cases = {f"{method}, {s}": {"method": method, "schedule": dict.fromkeys(stages, s)} for s in shares}
+        found[method] = bench([name], ["dense", *cases], ["fp32"], [1], [None], rounds, pruned=PRUNED | cases)
     return found
 
 
@@ -71,12 +71,12 @@ def draw_shares(timings: dict[str, list[Timing]], shares: Sequence[float], path:
     """Speed-up over the dense model against the share kept, and what the exact FLOPs promise."""
     figure, (axes,) = new_figure(3.6, width=HALF)
     ends = []
-    for preset, (dense, *pruned) in timings.items():
+    for method, (dense, *pruned) in timings.items():
         promised = [(dense.exact_gflops or 0) / (t.exact_gflops or 1) for t in pruned]
         axes.plot([1, *shares], [1, *promised], linestyle=":", color=BLACK, linewidth=1)
         measured = [t.speedup or 0 for t in pruned]
-        axes.plot([1, *shares], [1, *measured], marker="o", markersize=4, color=COLORS[preset])
-        ends.append((preset, shares[-1], measured[-1], COLORS[preset]))
+        axes.plot([1, *shares], [1, *measured], marker="o", markersize=4, color=COLORS[method])
+        ends.append((method, shares[-1], measured[-1], COLORS[method]))
     ends.append(("by exact FLOPs", shares[-1], promised[-1], BLACK))
     axes.invert_xaxis()
     describe(axes, f"{SHORT.get(dense.model, dense.model)} pruned, {dense.img_size} px", KEPT, "speed-up over dense")
@@ -91,14 +91,14 @@ def measure(name: str, rival: str, sizes: Sequence[int], shares: Sequence[float]
         "machine": examine(),
         "rounds": rounds,
         "sizes": [asdict(t) for t in by_size],
-        "shares": {preset: [asdict(t) for t in timings] for preset, timings in by_share.items()},
+        "shares": {method: [asdict(t) for t in timings] for method, timings in by_share.items()},
     }
 
 
 def draw(folder: Path, found: dict[str, Any]) -> None:
     """``speed.png`` and ``speed_kept.png`` of what :func:`measure` found."""
     by_size = [Timing(**t) for t in found["sizes"]]
-    by_share = {preset: [Timing(**t) for t in timings] for preset, timings in found["shares"].items()}
+    by_share = {method: [Timing(**t) for t in timings] for method, timings in found["shares"].items()}
     machine = found["machine"]
     simd = machine["instruction set"].split()[0]
     note = f"float32, batch 1, random weights, {machine['torch threads']} threads, {simd}; medians of {found['rounds']} rounds"

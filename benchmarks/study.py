@@ -11,8 +11,8 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,79 +24,79 @@ from skimba.data import DEBIAN_FOLDER, FashionScenes, LabelledImages, load_fashi
 from skimba.models import TokenModel
 from skimba.models.evaluation import accuracy, predict
 from skimba.ops import native
-from skimba.pruning import Pruner, prune
-from skimba.pruning.calibration import measured_speedup
-from skimba.pruning.schedule import OutOfReachError
+from skimba.pruning import METHODS as NAMED
+from skimba.pruning import Drop, Flops, Merge, Method, OutOfReachError, Pairs, Pruner, Target, prune
+from skimba.pruning.calibration import measure
 from skimba.store import create_model
+from skimba.tokens import DECAY, HOLD, NONE, Alignment
 from skimba.training import Recipe, train
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results.jsonl"
 MODELS = ("vim_micro", "plain_mamba_micro")
 SCENE_MODELS = ("vim_micro_patch4_56", "plain_mamba_micro_patch4_56")
 REDUCTIONS = (0.2, 0.3, 0.4, 0.5)  # of the exact FLOPs
-METHODS: dict[str, dict[str, Any]] = {
-    **{name: {"preset": name} for name in ("evit", "evit_sorted", "tome", "r_meeto", "tor", "mtr", "local")},
-    **{name: {"preset": name} for name in ("random", "uniform", "top", "hold")},
-    "top + hold": {"preset": "top", "align": "hold"},
-    "r_meeto + hold": {"preset": "r_meeto", "align": "hold"},
-    "hold, calibrated": {"preset": "hold", "calibration": 256},
+KNOWN = ("evit", "condensed", "tome", "r_meeto", "tor", "mtr", "local", "random", "uniform", "top", "hold")
+METHODS: dict[str, Method] = {
+    **{name: NAMED[name] for name in KNOWN},
+    "top + hold": replace(NAMED["top"], align=HOLD),
+    "r_meeto + hold": replace(NAMED["r_meeto"], align=HOLD),
+    "hold, calibrated": NAMED["hold"],
 }
-TRAINED = {"dyvm": {"preset": "dyvm"}}  # knows nothing before its training
+CALIBRATED = {"hold, calibrated": 256}  # training images
+TRAINED = {"dyvm": NAMED["dyvm"]}  # knows nothing before its training
+RENAMED = {"evit_sorted": "condensed"}  # methods in older lines of the results
 STAGES = (2, 4, 6)
-TOP = {"preset": "top", "keep": dict.fromkeys(STAGES, 0.7)}
-ABLATIONS: dict[str, dict[str, Any]] = {
-    "clip, none": {**TOP, "align": "none"},
-    "clip, none, conv aligned": {**TOP, "align": "none", "align_conv": "zeros"},
-    "clip, decay, conv condensed": {**TOP, "align_conv": False},
-    "clip, decay (paper)": TOP,
-    "clip, decay, own Δ̂": {**TOP, "gap_delta": "own"},
-    "clip, decay, bias Δ̂": {**TOP, "gap_delta": "bias"},
-    "clip, hold, conv condensed": {**TOP, "align": "hold", "align_conv": False},
-    "clip, none, conv held": {**TOP, "align": "none", "align_conv": "held"},
-    "clip, hold": {**TOP, "align": "hold"},
-    "clip, hold, merged": {**TOP, "align": "hold", "reduction": "merge"},
-    "clip, hold, merged, owner nearest": {**TOP, "align": "hold", "reduction": "merge", "owner": "nearest"},
-    "clip, hold, merged, owner similar and near": {
-        **TOP,
-        "align": "hold",
-        "reduction": "merge",
-        "owner": "similar_near",
-    },
-    **{f"{score}, decay": {**TOP, "importance": score} for score in ("no_clip", "l1", "l2", "delta")},
-    "clip from segments, hold, merged": {**TOP, "align": "hold", "reduction": "merge", "selection": "segments"},
-    "clip from windows, hold, merged": {**TOP, "align": "hold", "reduction": "merge", "selection": "windows"},
-    "even, hold, merged": {**TOP, "align": "hold", "reduction": "merge", "importance": "even"},
-    "pairs by cosine, hold": {
-        "preset": "hold",
-        "keep": TOP["keep"],
-        "reduction": "bipartite",
-        "likeness": "cosine",
-    },
-    "pairs by Ward, hold": {"preset": "hold", "keep": TOP["keep"], "reduction": "bipartite"},
-    "pairs on a checkerboard by Ward, hold": {"preset": "hold", "keep": TOP["keep"]},
-    "hold at -40 %, pairs of the sequence": {"preset": "hold", "target_flops": 0.6, "reduction": "bipartite"},
-    "hold at -40 %, three stages": {"preset": "hold", "target_flops": 0.6, "stages": (1, 2, 3)},
-    "hold at -40 %, whole last block": {"preset": "hold", "target_flops": 0.6, "head_only": False},
-    "clip, none, 0.5": {**TOP, "keep": dict.fromkeys(STAGES, 0.5), "align": "none"},
-    "clip, hold, 0.5": {**TOP, "keep": dict.fromkeys(STAGES, 0.5), "align": "hold"},
-    "clip, hold, 0.5, owner similar and near": {
-        **TOP,
-        "keep": dict.fromkeys(STAGES, 0.5),
-        "align": "hold",
-        "owner": "similar_near",
-    },
-    "clip, hold, 0.5, merged, owner similar and near": {
-        **TOP,
-        "keep": dict.fromkeys(STAGES, 0.5),
-        "align": "hold",
-        "reduction": "merge",
-        "owner": "similar_near",
-    },
+KEEP: dict[int, float] = dict.fromkeys(STAGES, 0.7)
+HALF: dict[int, float] = dict.fromkeys(STAGES, 0.5)
+Pruning = tuple[Method, Mapping[int, float] | Target]
+
+
+def _clip(align: Alignment = DECAY, keep: Mapping[int, float] = KEEP, **settings: Any) -> Pruning:
+    """Tokens dropped by a score."""
+    return Method(Drop(**settings), align), keep
+
+
+def _merged(keep: Mapping[int, float] = KEEP, **settings: Any) -> Pruning:
+    """Tokens merged into an owner, held."""
+    return Method(Merge(**settings), HOLD), keep
+
+
+def _hold(reduction: Pairs, schedule: Mapping[int, float] | Target = KEEP) -> Pruning:
+    return replace(NAMED["hold"], reduction=reduction), schedule
+
+
+ABLATIONS: dict[str, Pruning] = {
+    "clip, none": _clip(NONE),
+    "clip, none, conv aligned": _clip(Alignment("none", "zeros")),
+    "clip, decay, conv condensed": _clip(Alignment("decay", "condensed")),
+    "clip, decay (paper)": _clip(),
+    "clip, decay, own Δ̂": _clip(Alignment("decay_own", "zeros")),
+    "clip, decay, bias Δ̂": _clip(Alignment("decay_bias", "zeros")),
+    "clip, hold, conv condensed": _clip(Alignment("hold", "condensed")),
+    "clip, none, conv held": _clip(Alignment("none", "held")),
+    "clip, hold": _clip(HOLD),
+    "clip, hold, merged": _merged(),
+    "clip, hold, merged, owner nearest": _merged(owner="nearest"),
+    "clip, hold, merged, owner similar and near": _merged(owner="similar_near"),
+    **{f"{score}, decay": _clip(score=score) for score in ("no_clip", "l1", "l2", "delta")},
+    "clip from segments, hold, merged": _merged(selection="segments"),
+    "clip from windows, hold, merged": _merged(selection="windows"),
+    "even, hold, merged": _merged(score="even"),
+    "pairs by cosine, hold": _hold(Pairs("sequence", "cosine", once=True)),
+    "pairs by Ward, hold": _hold(Pairs("sequence", "ward", once=True)),
+    "pairs on a checkerboard by Ward, hold": _hold(Pairs("snake", "ward")),
+    "hold at -40 %, pairs of the sequence": _hold(Pairs("sequence", "ward", once=True), Flops(0.6)),
+    "hold at -40 %, three stages": _hold(Pairs("snake", "ward"), Flops(0.6, stages=(1, 2, 3))),
+    "hold at -40 %, whole last block": (replace(NAMED["hold"], head_only=False), Flops(0.6)),
+    "clip, none, 0.5": _clip(NONE, HALF),
+    "clip, hold, 0.5": _clip(HOLD, HALF),
+    "clip, hold, 0.5, owner similar and near": _clip(HOLD, HALF, owner="similar_near"),
+    "clip, hold, 0.5, merged, owner similar and near": _merged(HALF, owner="similar_near"),
 }
 SEEDS = (0, 1, 2)
 FINE_TUNED: dict[str, dict[str, Any]] = {
     "dense": {},  # what another pass gives the model that nothing was taken from
-    "evit_sorted": {},  # with the clipped score this is the paper's `top` without its alignment
+    "condensed": {},
     "top": {},
     "r_meeto": {"teacher": "dense"},
     "hold": {},
@@ -154,7 +154,7 @@ def full_pass() -> Iterator[Run]:
     """One pass over all 60,000 training images: three seeds of our best, one of what it is compared with."""
     for model in MODELS:
         yield from (Run("full-pass", model, "hold + teacher", 0.4, seed) for seed in SEEDS)
-        yield from (Run("full-pass", model, method, 0.4) for method in ("dense", "top", "evit_sorted"))
+        yield from (Run("full-pass", model, method, 0.4) for method in ("dense", "top", "condensed"))
 
 
 def speed() -> Iterator[Run]:
@@ -174,25 +174,23 @@ def dense(model: str) -> TokenModel:
     return create_model(model, pretrained=True).eval()
 
 
-def settings(run: Run) -> dict[str, Any]:
-    """Arguments of prune for a run."""
+def pruning(run: Run) -> Pruning:
+    """Method and schedule of a run."""
     if run.part == "ablations":
         return ABLATIONS[run.method]
-    wanted = settings_of(run.method)
     assert run.reduction is not None
-    wanted["target_flops"] = 1 - run.reduction
-    if count := wanted.pop("calibration", None):
-        wanted["images"] = images(run.model, "train")[:count].normalised()
-    return wanted
+    count = CALIBRATED.get(run.method)
+    few = None if count is None else images(run.model, "train")[:count].normalised()
+    return method_of(run), Flops(1 - run.reduction, images=few)
 
 
-def settings_of(method: str) -> dict[str, Any]:
-    """Arguments of prune for a method's name, with a teacher or without."""
-    return dict({**METHODS, **TRAINED}[method.removesuffix(" + teacher")])
+def method_of(run: Run) -> Method:
+    """Its method, with a teacher or without."""
+    return {**METHODS, **TRAINED}[run.method.removesuffix(" + teacher")]
 
 
 def pruned(run: Run) -> TokenModel:
-    return dense(run.model) if run.method == "dense" else prune(dense(run.model), **settings(run))
+    return dense(run.model) if run.method == "dense" else prune(dense(run.model), *pruning(run))
 
 
 def evaluate(run: Run) -> dict[str, Any]:
@@ -202,8 +200,7 @@ def evaluate(run: Run) -> dict[str, Any]:
 
 def fine_tune(run: Run) -> dict[str, Any]:
     model, train_set = pruned(run), images(run.model, "train")
-    keep = schedule(model)
-    arguments = {**settings_of(run.method), "keep": keep} if keep else None
+    arguments = model.reducer.to_dict() if isinstance(model.reducer, Pruner) else None
     if run.part == "fine-tuning":
         order = torch.randperm(len(train_set), generator=torch.Generator().manual_seed(0))
         train_set = train_set[order[:FINE_TUNING_IMAGES]]
@@ -216,7 +213,7 @@ def fine_tune(run: Run) -> dict[str, Any]:
 
 def time_it(run: Run) -> dict[str, Any]:
     model, batch = pruned(run), images(run.model, "test")[:50].normalised()
-    return {**cost(run, model), "speedup": measured_speedup(dense(run.model), model, batch)}
+    return {**cost(run, model), "speedup": measure(dense(run.model), model, batch).speedup}
 
 
 def cost(run: Run, model: TokenModel) -> dict[str, Any]:
@@ -227,7 +224,7 @@ def cost(run: Run, model: TokenModel) -> dict[str, Any]:
 
 
 def schedule(model: TokenModel) -> dict[int, float]:
-    return dict(model.reducer.keep) if isinstance(model.reducer, Pruner) else {}
+    return dict(model.reducer.schedule) if isinstance(model.reducer, Pruner) else {}
 
 
 PARTS: dict[str, tuple[Callable[[], Iterator[Run]], Callable[[Run], dict[str, Any]]]] = {
@@ -241,7 +238,9 @@ PARTS: dict[str, tuple[Callable[[], Iterator[Run]], Callable[[Run], dict[str, An
 
 
 def read_results() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    """All finished runs, by the names that methods have now."""
+    lines = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    return [{**line, "method": RENAMED.get(line["method"], line["method"])} for line in lines]
 
 
 def main(given: list[str] | None = None) -> None:

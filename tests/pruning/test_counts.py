@@ -1,28 +1,35 @@
 """Each image keeps its own number of tokens."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from skimba.cost.flops import count_flops
 from skimba.data import embedded_test_images
 from skimba.insight import trace
-from skimba.pruning import prune
+from skimba.pruning import METHODS, Flops, Merge, Method, prune, read_settings
 from skimba.pruning.schedule import mass_counts
 from skimba.store import create_model
-from skimba.tokens import Groups
+from skimba.tokens import HOLD, Groups
+from tests.conftest import TINY, randomise
 
-BY_IMAGE = [{"preset": "top"}, {"preset": "hold"}, {"preset": "top", "reduction": "merge", "align": "hold"}]
+BY_IMAGE = {
+    "top": replace(METHODS["top"], counts="mass"),
+    "hold": replace(METHODS["hold"], counts="mass"),
+    "merge": Method(Merge(), HOLD, counts=mass_counts),
+}
 
 
 def different():
     return embedded_test_images()[:12].normalised()
 
 
-@pytest.mark.parametrize("settings", BY_IMAGE, ids=["top", "hold", "merge"])
+@pytest.mark.parametrize("method", BY_IMAGE.values(), ids=BY_IMAGE)
 @pytest.mark.parametrize("name", ["vim_micro", "plain_mamba_micro"])
-def test_each_image_keeps_its_own_number_of_tokens(name, settings):
+def test_each_image_keeps_its_own_number_of_tokens(name, method):
     model, images = create_model(name, pretrained=True).eval(), different()
-    pruned = prune(model, keep={2: 0.8, 5: 0.8}, counts="mass", **settings)
+    pruned = prune(model, method, {2: 0.8, 5: 0.8})
     with torch.no_grad():
         together = pruned(images)
         alone = [pruned(image[None]) for image in images]
@@ -37,20 +44,30 @@ def test_each_image_keeps_its_own_number_of_tokens(name, settings):
     assert count_flops(pruned, convention="exact", images=images).total == pytest.approx(mean, rel=1e-6)
     with pytest.raises(ValueError, match="trace them one by one"):
         trace(pruned, images)
-    assert prune(model, **pruned.reducer.settings()).reducer == pruned.reducer
+    assert prune(model, **read_settings(pruned.reducer.to_dict())).reducer == pruned.reducer
 
 
 def test_a_target_counts_on_images_where_counts_depend_on_them():
     model, images = create_model("vim_micro", pretrained=True).eval(), different()
-    pruned = prune(model, "hold", target_flops=0.6, counts="mass", images=images)
+    pruned = prune(model, BY_IMAGE["hold"], Flops(0.6, images=images))
     dense = count_flops(model, convention="exact").total
     assert 0.55 < count_flops(pruned, convention="exact", images=images).total / dense <= 0.6
     with pytest.raises(ValueError, match="a target needs some, images="):
-        prune(model, "hold", target_flops=0.6, counts="mass")
+        prune(model, BY_IMAGE["hold"], Flops(0.6))
     with pytest.raises(ValueError, match="count on some, images="):
         count_flops(pruned)
     with pytest.raises(ValueError, match="unknown counts 'p'"):
-        prune(model, "hold", counts="p")
+        replace(METHODS["hold"], counts="p")
+
+
+@pytest.mark.parametrize("method", BY_IMAGE.values(), ids=BY_IMAGE)
+@pytest.mark.parametrize("name", TINY)
+def test_one_patch_is_kept(name, method):
+    model = randomise(TINY[name]())
+    image = torch.randn(2, 3, 4, 4)
+    for pruning in (method, replace(method, counts=None)):
+        with torch.no_grad():
+            torch.testing.assert_close(prune(model, pruning, {1: 1e-9, 3: 0.5})(image), model(image))
 
 
 def test_mass_keeps_the_fewest_tokens_that_hold_the_share():

@@ -20,7 +20,7 @@ KEEP = {2: 0.7, 5: 0.7}
 
 @pytest.fixture(params=["vim_micro", "plain_mamba_micro"])
 def pruned(request):
-    return prune(create_model(request.param, pretrained=True), "dyvm", keep=KEEP)
+    return prune(create_model(request.param, pretrained=True), "dyvm", KEEP)
 
 
 def test_the_predictor_is_its_formula():
@@ -54,7 +54,7 @@ def test_it_is_trained_with_the_model_and_changes_no_value(pruned):
 
 def test_other_prunings_and_the_dense_model_have_none(pruned):
     assert not any(name.startswith("scorer.") for name in with_reducer(pruned, None).state_dict())
-    assert not any(name.startswith("scorer.") for name in prune(pruned, "top", keep=KEEP).state_dict())
+    assert not any(name.startswith("scorer.") for name in prune(pruned, "top", KEEP).state_dict())
     assert copy.deepcopy(pruned).reducer.scorer is not pruned.reducer.scorer
 
 
@@ -66,9 +66,9 @@ def test_its_flops_count_with_the_reducer(pruned):
 
 def test_training_moves_it_and_the_file_holds_it(tmp_path):
     images = embedded_test_images()[:200]
-    recipe = Recipe("vim_micro", epochs=2, batch_size=20, pretrained=True, prune={"preset": "dyvm", "keep": KEEP})
+    recipe = Recipe("vim_micro", epochs=2, batch_size=20, pretrained=True, prune={"method": "dyvm", "schedule": KEEP})
     train(recipe, images, images[:20], tmp_path)
-    fresh = prune(create_model("vim_micro", pretrained=True), "dyvm", keep=KEEP).eval()
+    fresh = prune(create_model("vim_micro", pretrained=True), "dyvm", KEEP).eval()
     found = load_model(tmp_path / "weights.safetensors").eval()
     some = images[:50].normalised()
     with torch.no_grad():

@@ -10,23 +10,9 @@ import torch.nn.functional as F
 
 import skimba
 from skimba.insight import trace
-from skimba.pruning.importance import IMPORTANCE
-from skimba.pruning.likeness import LIKENESS, local_window
-from skimba.pruning.reduction import (
-    DISTANCE_COST,
-    Stage,
-    bipartite,
-    bipartite_by_side,
-    checkerboard,
-    drop,
-    drop_by_score,
-    hybrid,
-    merge,
-    most_similar,
-    nearest,
-    similar_near,
-)
-from skimba.pruning.selection import SELECTION
+from skimba.pruning import LIKENESS, SCORE, SELECTION, Drop, Hybrid, Merge, Method, Pairs, Stage
+from skimba.pruning.likeness import local_window
+from skimba.pruning.owners import DISTANCE_COST, OWNER
 from skimba.tokens import Alignment, Layout, ScanRecord, Tokens, take
 from tests.conftest import TINY, randomise
 
@@ -48,8 +34,11 @@ def some_tokens(class_position=CLASS, image_tokens=12, batch=3, seed=0):
     return Tokens(x, Layout((3, image_tokens // 3), extras(class_position)), residual, record)
 
 
-def stage(count, name="clip", owner=most_similar, alignment=HOLD):
-    return Stage(count, alignment, lambda tokens: IMPORTANCE[name](tokens, count, 0), owner)
+def stage(count, alignment=HOLD):
+    return Stage(count, alignment)
+
+
+BIPARTITE, CHECKERBOARD = Pairs("sequence", "cosine"), Pairs("snake", "cosine")
 
 
 def score_by_loop(name, record, image, token):
@@ -71,7 +60,7 @@ def score_by_loop(name, record, image, token):
 @pytest.mark.parametrize("class_position", [CLASS, None])
 def test_the_most_important_image_tokens_stay(name, class_position):
     tokens = some_tokens(class_position)
-    kept = drop(tokens, stage(4, name)).position
+    kept = Drop(name)(tokens, stage(4)).position
     for image in range(3):
         candidates = [t for t in range(tokens.x.shape[1]) if t != class_position]
         best = sorted(candidates, key=lambda t: -score_by_loop(name, tokens.scan, image, t))[:4]
@@ -83,14 +72,14 @@ def test_the_class_token_stays_in_every_image_though_it_scores_least():
     tokens = some_tokens()
     for y in tokens.scan.y:
         y[:, CLASS] = -100
-    assert (drop(tokens, stage(2)).position == CLASS).sum(1).tolist() == [1, 1, 1]
+    assert (Drop()(tokens, stage(2)).position == CLASS).sum(1).tolist() == [1, 1, 1]
 
 
 def test_the_class_token_keeps_its_place_where_only_tokens_before_it_go():
     tokens = some_tokens()
     for y in tokens.scan.y:
         y[:, :CLASS] -= 100
-    reduced = drop(tokens, stage(8))
+    reduced = Drop()(tokens, stage(8))
     assert reduced.extra_places.tolist() == [[2], [2], [2]]  # not the middle of nine
     assert torch.equal(reduced.x[:, 2], tokens.x[:, CLASS])
 
@@ -124,11 +113,11 @@ def likeness(tokens, image, position, class_position, cost, other):
     return F.cosine_similarity(stream[other], stream[position], dim=0).item() - cost * steps
 
 
-@pytest.mark.parametrize("owner", [most_similar, nearest, similar_near])
+@pytest.mark.parametrize("owner", OWNER)
 @pytest.mark.parametrize("class_position", [CLASS, None])
 def test_owners_by_loop(owner, class_position):
     tokens = some_tokens(class_position)
-    reduced = drop(tokens, stage(5, owner=owner))
+    reduced = Drop(owner=owner)(tokens, stage(5))
     for image in range(3):
         kept = reduced.position[image].tolist()
         for position in range(tokens.x.shape[1]):
@@ -136,17 +125,17 @@ def test_owners_by_loop(owner, class_position):
                 expected = position
             else:
                 heirs = [k for k in kept if k != class_position]
-                if owner is nearest:
+                if owner == "nearest":
                     expected = min(heirs, key=lambda k: (abs(k - position), k))
                 else:
-                    cost = DISTANCE_COST if owner is similar_near else 0.0
+                    cost = DISTANCE_COST if owner == "similar_near" else 0.0
                     expected = max(heirs, key=partial(likeness, tokens, image, position, class_position, cost))
             assert kept[reduced.owner[image, position]] == expected
 
 
 def test_merging_averages_both_streams_by_size():
     tokens = some_tokens()
-    reduced = merge(merge(tokens, stage(8)), Stage(4, HOLD, lambda t: t.x[..., 0], most_similar))
+    reduced = Merge(lambda t, count, seed: t.x[..., 0])(Merge()(tokens, stage(8)), stage(4))
     for image in range(3):
         for rank in range(5):
             members = reduced.owner[image] == rank
@@ -168,8 +157,8 @@ def bipartite_by_loop(stream, positions, class_position, pairs):
 @pytest.mark.parametrize("class_position", [CLASS, None, 0, 12])
 def test_bipartite_matching_by_loop(class_position):
     tokens = some_tokens(class_position)
-    reduced = bipartite(tokens, stage(8))
-    again = bipartite(reduced, stage(4))
+    reduced = BIPARTITE(tokens, stage(8))
+    again = BIPARTITE(reduced, stage(4))
     full = tokens.x.shape[1]
     for image in range(3):
         merged = bipartite_by_loop(tokens.stream[image], list(range(full)), class_position, 4)
@@ -184,7 +173,7 @@ def test_bipartite_matching_by_loop(class_position):
 
 
 def test_wards_criterion_by_loop():
-    tokens = bipartite(some_tokens(), stage(8))
+    tokens = BIPARTITE(some_tokens(), stage(8))
     a, b = torch.tensor([[0, 1]] * 3), torch.tensor([[2, 3, 8]] * 3)
     got = LIKENESS["ward"](tokens, a, b)
     sizes = [[(tokens.owner[image] == rank).sum().item() for rank in range(9)] for image in range(3)]
@@ -238,7 +227,7 @@ def test_selections_by_loop(name):
 
 def test_the_hybrid_reduction_by_loop():
     tokens = some_tokens()
-    reduced = hybrid(tokens, stage(6, alignment=Alignment()))
+    reduced = Hybrid()(tokens, stage(6, alignment=Alignment()))
     for image in range(3):
         kept = reduced.position[image].tolist()
         cosine = F.cosine_similarity(tokens.stream[image, :, None], tokens.stream[image, None], dim=-1)
@@ -256,7 +245,7 @@ def test_the_hybrid_reduction_by_loop():
 def test_disorderly_reductions_keep_the_same_tokens_in_another_order():
     tokens = some_tokens()
     plain = stage(8, alignment=Alignment())
-    for disorderly, orderly in ((drop_by_score, drop), (bipartite_by_side, bipartite)):
+    for disorderly, orderly in ((Drop(order="score"), Drop()), (replace(BIPARTITE, order="sides"), BIPARTITE)):
         mixed, sorted_ = disorderly(tokens, plain), orderly(tokens, plain)
         order = mixed.position.argsort(dim=1)
         assert not torch.equal(mixed.position, sorted_.position)
@@ -270,13 +259,13 @@ def test_disorderly_reductions_keep_the_same_tokens_in_another_order():
 
 def test_score_order_is_best_first():
     tokens = some_tokens(None)
-    reduced = drop_by_score(tokens, stage(6, alignment=Alignment()))
-    score = take(IMPORTANCE["clip"](tokens, 6, 0), reduced.position)
+    reduced = Drop(order="score")(tokens, stage(6, alignment=Alignment()))
+    score = take(SCORE["clip"](tokens, 6, 0), reduced.position)
     assert (score.diff(dim=1) <= 0).all()
 
 
 def test_tomes_order_is_even_then_odd():
-    reduced = bipartite_by_side(some_tokens(None), stage(8, alignment=Alignment()))
+    reduced = replace(BIPARTITE, order="sides")(some_tokens(None), stage(8, alignment=Alignment()))
     parity = reduced.position % 2
     assert (parity.diff(dim=1) >= 0).all()
     assert parity.sum(1).tolist() == [6, 6, 6]
@@ -285,7 +274,7 @@ def test_tomes_order_is_even_then_odd():
 def test_equal_tokens_merge_at_no_change_of_their_value():
     tokens = some_tokens(None)
     flat = Tokens(torch.ones_like(tokens.x), tokens.layout, torch.ones_like(tokens.residual))
-    assert torch.equal(bipartite(flat, stage(6)).x, torch.ones(3, 6, 5))
+    assert torch.equal(BIPARTITE(flat, stage(6)).x, torch.ones(3, 6, 5))
 
 
 @pytest.mark.parametrize("class_position", [CLASS, None])
@@ -293,7 +282,7 @@ def test_equal_tokens_merge_at_no_change_of_their_value():
 def test_the_two_sides_are_the_fields_of_a_checkerboard(grid, class_position):
     tokens = some_tokens(class_position)
     tokens = replace(tokens, layout=Layout(grid, extras(class_position)))
-    kept = checkerboard(tokens, stage(6)).position[0].tolist()
+    kept = CHECKERBOARD(tokens, stage(6)).position[0].tolist()
     image = [p - (class_position is not None and p > CLASS) for p in kept if p != class_position]
     assert len({(cell // grid[1] + cell % grid[1]) % 2 for cell in image}) == 1
 
@@ -301,14 +290,14 @@ def test_the_two_sides_are_the_fields_of_a_checkerboard(grid, class_position):
 def test_a_token_merges_with_the_one_above_it():
     tokens = some_tokens(None)
     columns = torch.eye(4, 5).repeat(3, 1).expand(3, -1, -1)  # every column of the grid of 3 x 4 of its own kind
-    reduced = checkerboard(replace(tokens, x=columns, residual=None), stage(6))
+    reduced = CHECKERBOARD(replace(tokens, x=columns, residual=None), stage(6))
     column = take(reduced.position, reduced.owner) % 4
     assert torch.equal(column, (torch.arange(12) % 4).expand(3, -1))
     assert torch.equal(reduced.x, take(columns, reduced.position)), "equal tokens stay what they were"
 
 
 def test_a_checkerboard_is_matched_as_often_as_it_takes():
-    reduced = checkerboard(some_tokens(), stage(2))
+    reduced = CHECKERBOARD(some_tokens(), stage(2))
     assert reduced.layout.image_count == 2
     assert reduced.layout.size.sum(1).eq(13).all()
 
@@ -317,7 +306,7 @@ def test_random_choice_follows_its_seed(images):
     model = randomise(TINY["vim"]())
 
     def kept(seed):
-        pruned = skimba.prune(model, "top", keep={2: 0.5}, importance="random", seed=seed)
+        pruned = skimba.prune(model, Method(Drop("random")), {2: 0.5}, seed=seed)
         return trace(pruned, images)[-1].position
 
     assert torch.equal(kept(0), kept(0))
@@ -326,6 +315,6 @@ def test_random_choice_follows_its_seed(images):
 
 @pytest.mark.parametrize("class_position", [CLASS, None])
 def test_an_even_choice_is_evenly_spread(class_position):
-    kept = drop(some_tokens(class_position), stage(4, "even")).position[0].tolist()
+    kept = Drop("even")(some_tokens(class_position), stage(4)).position[0].tolist()
     image = [p - (class_position is not None and p > CLASS) for p in kept if p != class_position]
     assert set(torch.tensor(image).diff().tolist()) == {3}

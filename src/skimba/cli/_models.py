@@ -8,12 +8,11 @@ from typing import Any
 
 from skimba.data.pictures import Mode
 from skimba.models import TokenModel
-from skimba.pruning import prune
+from skimba.pruning import prune, read_settings
 from skimba.runtime.files import check_regular
 from skimba.store import create_model
 from skimba.store.publish import HUB, load_model
 from skimba.training import Recipe, read_recipe
-from skimba.training.recipe import PRUNE_ARGUMENTS
 
 
 def find_model(
@@ -41,7 +40,7 @@ def find_model(
         model = load_model(source)
     else:
         model = create_model(source, pretrained=weights and checkpoint is None, checkpoint=checkpoint)
-    return model if pruning is None else prune(model, **pruning)
+    return model if pruning is None else prune(model, **read_settings(pruning))
 
 
 def mode_of(model: TokenModel) -> Mode:
@@ -49,33 +48,43 @@ def mode_of(model: TokenModel) -> Mode:
     return "L" if model.in_chans == 1 else "RGB"
 
 
-def prune_arguments(preset: str | None, keep: str | None, target_flops: float | None) -> dict[str, Any] | None:
-    """Arguments of prune, or None where the command line asks for no pruning."""
-    given = {"preset": preset, "keep": None if keep is None else parse_keep(keep), "target_flops": target_flops}
-    wanted = {name: value for name, value in given.items() if value is not None}
-    if preset is not None and preset.endswith(".json"):
-        del wanted["preset"]
-        wanted = {**_read_settings(Path(preset)), **wanted}
-    return wanted or None
+def prune_arguments(method: str | None, schedule: str | None) -> dict[str, Any] | None:
+    """Arguments of prune as plain data, or None where the command line asks for no pruning."""
+    given: dict[str, Any] = {}
+    if method is not None:
+        given = _read_pruning(Path(method)) if method.endswith(".json") else {"method": method}
+    if schedule is not None:
+        given = {**given, "schedule": parse_schedule(schedule)}
+    return given or None
 
 
-def _read_settings(path: Path) -> dict[str, Any]:
+def _read_pruning(path: Path) -> dict[str, Any]:
     """What ``skimba schedule`` wrote."""
     check_regular(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(content, dict) or (unknown := set(content) - set(PRUNE_ARGUMENTS)):
-        found = f"unknown {', '.join(sorted(unknown))}" if isinstance(content, dict) else type(content).__name__
-        raise ValueError(f"{path} must be an object with arguments of skimba.prune, got {found}")
-    return content
-
-
-def parse_keep(text: str) -> dict[int, float]:
-    """``"5:0.8,10:0.8"`` -> ``{5: 0.8, 10: 0.8}``."""
     try:
-        pairs = [part.split(":") for part in text.split(",")]
-        return {int(block): float(share) for block, share in pairs}
-    except ValueError:
-        raise ValueError(f"--keep takes BLOCK:SHARE pairs such as 5:0.8,10:0.8, got {text!r}") from None
+        return read_settings(content)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def parse_schedule(text: str) -> dict[str, Any]:
+    """Plain data from text: ``"5:0.8,10:100,15:-20"`` -> ``{"5": 0.8, "10": {"count": 100}, "15": {"remove": 20}}``, or
+    ``"flops:0.6"`` -> ``{"flops": 0.6}``."""
+    found: dict[str, Any] = {}
+    for part in text.split(","):
+        block, colon, amount = part.strip().partition(":")
+        if not colon or block in found or not (block.isdecimal() or block == "flops"):
+            raise ValueError(f"--schedule takes BLOCK:SHARE pairs such as 5:0.8,10:0.8, or flops:0.6, got {text!r}")
+        try:
+            found[block] = {"remove": -int(amount)} if amount.startswith("-") else float(amount)
+            if amount.isdecimal() and int(amount) > 1:
+                found[block] = {"count": int(amount)}
+        except ValueError:
+            raise ValueError(
+                f"--schedule takes a share, a number of tokens or less so many of them (-20), got {part!r}"
+            ) from None
+    return found

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from skimba.cli._models import prune_arguments
-from skimba.pruning import PRESETS
+from skimba.pruning import METHODS
 
 ModelSource = Annotated[
     str,
@@ -19,20 +19,21 @@ ModelSource = Annotated[
         help="A name, for instance vim_small_patch16_224; a recipe.toml; or a .safetensors of train or export-weights.",
     ),
 ]
-Preset = Annotated[
+Pruning = Annotated[
     str | None,
     typer.Option(
         "--prune",
-        metavar="PRESET",
-        help=f"Prune by a named method: {', '.join(PRESETS)}; or by a .json that skimba schedule wrote.",
+        metavar="METHOD",
+        help=f"Prune by a method: {', '.join(METHODS)}; or by a .json that skimba schedule wrote.",
     ),
 ]
-Keep = Annotated[
+Schedule = Annotated[
     str | None,
-    typer.Option(metavar="BLOCK:SHARE,…", help="Share of tokens kept after which blocks, for instance 5:0.8,10:0.8."),
-]
-TargetFlops = Annotated[
-    float | None, typer.Option(metavar="SHARE", help="Prune down to this share of the dense model's exact FLOPs.")
+    typer.Option(
+        metavar="BLOCK:SHARE,…",
+        help="What stays after which blocks: shares (5:0.8,10:0.8), numbers of tokens (10:100), or less so many of them (15:-20); "
+        "or flops:0.6, a share of the dense model's exact FLOPs. The paper's schedule if left out.",
+    ),
 ]
 Checkpoint = Annotated[
     Path | None, typer.Option(help="Weights for a model given by name; those of the package or the hub if left out.")
@@ -62,19 +63,18 @@ class ModelOptions:
 
     source: ModelSource
     checkpoint: Checkpoint = None
-    preset: Preset = None
-    keep: Keep = None
-    target_flops: TargetFlops = None
+    method: Pruning = None
+    schedule: Schedule = None
 
     @property
     def pruning(self) -> dict[str, Any] | None:
-        return prune_arguments(self.preset, self.keep, self.target_flops)
+        return prune_arguments(self.method, self.schedule)
 
     @property
     def files(self) -> list[Path]:
         """What is read, where it is a file: no output may replace it."""
         source = Path(self.source)
-        given = (source, source.with_suffix(".json"), self.checkpoint, Path(self.preset) if self.preset else None)
+        given = (source, source.with_suffix(".json"), self.checkpoint, Path(self.method) if self.method else None)
         return [path for path in given if path is not None]
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -13,13 +13,13 @@ from rich.table import Table
 
 from skimba.cli._app import command, out, print_json, say
 from skimba.cli._models import find_model, mode_of, prune_arguments
-from skimba.cli._options import Checkpoint, Json, Keep, ModelOptions, ModelSource, Preset, TargetFlops
+from skimba.cli._options import Checkpoint, Json, ModelOptions, ModelSource, Pruning, Schedule
 from skimba.cli._progress import bar
 from skimba.cost.flops import count_flops
 from skimba.data import embedded_test_images, find_images
 from skimba.data.loading import in_order, load_batches
 from skimba.models import TokenModel
-from skimba.pruning import Pruner, prune
+from skimba.pruning import Pruner, Target, prune, read_settings, read_target
 from skimba.reports import bench as benchmark
 from skimba.reports import demo as demo_runs
 from skimba.reports.doctor import examine
@@ -46,14 +46,13 @@ def doctor(json_output: Json = False) -> None:
 @command("flops")
 def flops(
     source: ModelSource,
-    preset: Preset = None,
-    keep: Keep = None,
-    target_flops: TargetFlops = None,
+    method: Pruning = None,
+    schedule: Schedule = None,
     img_size: Annotated[int | None, typer.Option(min=1, help="Side of the image in pixels.")] = None,
     json_output: Json = False,
 ) -> None:
     """Count a model's multiply-adds for one image, by the published and by the exact convention."""
-    model = find_model(source, prune_arguments(preset, keep, target_flops), weights=False)
+    model = find_model(source, prune_arguments(method, schedule), weights=False)
     counts = {convention: count_flops(model, img_size, convention) for convention in ("published", "exact")}
     if json_output:
         print_json({c: {"total": count.total, "by_module": count.by_module} for c, count in counts.items()})
@@ -62,45 +61,59 @@ def flops(
         out.print(f"{convention:>9}  {count.total / 1e9:8.3f} G")
 
 
-@command("schedule")
-def schedule(
-    source: ModelSource,
-    preset: Preset = None,
-    target_flops: TargetFlops = None,
-    target_speedup: Annotated[
+@dataclass(frozen=True)
+class TargetOptions:
+    """What a pruned model shall come to."""
+
+    flops: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="Of the dense model's exact FLOPs to come down to.")
+    ] = None
+    speedup: Annotated[
         float | None, typer.Option(metavar="TIMES", help="Prune until it is so many times as fast, measured here.")
-    ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time for --target-speedup.")] = 8,
-    pictures: Annotated[
-        Path | None, typer.Option("--images", help="Unlabelled pictures, on which the stages are chosen.")
-    ] = None,
-    count: Annotated[int, typer.Option(min=1, help="Of them, from all over the folder, so many are read.")] = 256,
-    settings: Annotated[Path | None, typer.Option("--out", help="A .json for --prune and skimba.prune.")] = None,
+    ] = None
+    milliseconds: Annotated[
+        float | None, typer.Option(metavar="TIME", help="Prune until a batch takes no longer, measured here.")
+    ] = None
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images at a time for --speedup (8) and --milliseconds (1).")
+    ] = None
+    images: Annotated[Path | None, typer.Option(help="Unlabelled pictures, on which the stages are chosen.")] = None
+    count: Annotated[int, typer.Option(min=1, help="Of them, from all over the folder, so many are read.")] = 256
+
+    def target(self) -> Target:
+        """Without its images."""
+        names = ("flops", "speedup", "milliseconds", "batch_size")
+        found = read_target({name: getattr(self, name) for name in names if getattr(self, name) is not None})
+        if found is None:
+            raise ValueError("give a target: --flops, --speedup or --milliseconds")
+        return found
+
+
+@command("schedule")
+def schedule_command(
+    source: ModelSource,
+    wanted: TargetOptions,
+    method: Pruning = None,
+    settings: Annotated[Path | None, typer.Option("--out", help="A .json for --prune.")] = None,
     checkpoint: Checkpoint = None,
     json_output: Json = False,
 ) -> None:
     """Find after which blocks how many tokens go, for a target of FLOPs or of measured speed."""
     if settings is not None:
-        inputs = ModelOptions(source, checkpoint, preset).files
-        check_output(settings, (".json",), inputs)
-    model = find_model(source, None, checkpoint, weights=pictures is not None).eval()
-    pruned = prune(
-        model,
-        target_flops=target_flops,
-        target_speedup=target_speedup,
-        batch_size=batch_size,
-        images=None if pictures is None else _sample(model, pictures, count),
-        **(prune_arguments(preset, None, None) or {}),
-    )
+        check_output(settings, (".json",), ModelOptions(source, checkpoint, method).files)
+    target: Any = wanted.target()
+    model = find_model(source, None, checkpoint, weights=wanted.images is not None).eval()
+    if wanted.images is not None:
+        target = replace(target, images=_sample(model, wanted.images, wanted.count))
+    pruned = prune(model, **read_settings({**(prune_arguments(method, None) or {}), "schedule": target}))
     assert isinstance(pruned.reducer, Pruner)
-    found = pruned.reducer.settings()
+    found = pruned.reducer.to_dict()
     if settings is not None:
         write_text_atomically(settings, json.dumps(found, indent=2) + "\n")
     if json_output:
         print_json(found)
         return
-    for block, share in found["keep"].items():
-        say(f"after block {block}: {share:.3f} of the tokens stay")
+    say(str(pruned.reducer))
     exact = [count_flops(each, convention="exact").total for each in (pruned, model)]
     say(f"{exact[0] / 1e9:.3f} G exact, {exact[0] / exact[1]:.3f} of the dense model's")
 
@@ -179,11 +192,11 @@ def demo(
         rows = [row for name in demo_runs.MODELS for row in demo_runs.measure(name, images, lambda: advance(1))]
     sample = images[:2]
     pruned = {
-        f"{name} {preset}": prune(
-            create_model(name, pretrained=True), preset, keep=dict.fromkeys(demo_runs.STAGES, 0.7)
+        f"{name} {method}": prune(
+            create_model(name, pretrained=True), method, dict.fromkeys(demo_runs.STAGES, 0.7)
         )
         for name in demo_runs.MODELS
-        for preset in ("top", "hold")
+        for method in ("top", "hold")
     }
     with torch.inference_mode():
         models = {title: model.eval() for title, model in pruned.items()}

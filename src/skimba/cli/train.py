@@ -27,7 +27,7 @@ def train_command(
     settings: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[KEY=VALUE]…", help="Settings of the recipe, for instance epochs=3 prune.preset=top smoke=true."
+            metavar="[KEY=VALUE]…", help="Settings of the recipe, for instance epochs=3 prune.method=top smoke=true."
         ),
     ] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write OUT/tensorboard too.")] = False,

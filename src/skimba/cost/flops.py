@@ -63,7 +63,8 @@ def count_flops(
             (``counts="mass"``); ``img_size`` is then theirs.
 
     Raises:
-        ValueError: an unknown convention, or a model whose tokens depend on the image and no images.
+        ValueError: an unknown convention; or no images, for a model whose tokens depend on the image or whose pruning has a
+            function that reads values.
         TypeError: a block whose mixer cannot say its multiply-adds.
     """
     if convention not in CONVENTIONS:
@@ -144,8 +145,16 @@ class _CountingReducer(Reducer):
         return self.reducer.reads_scan(block)
 
     def __call__(self, tokens: Tokens, block: int) -> Tokens | Groups:
-        with FlopCounterMode(display=False) as counter:
-            reduced = self.reducer(tokens, block)
+        try:
+            with FlopCounterMode(display=False) as counter:
+                reduced = self.reducer(tokens, block)
+        except (RuntimeError, NotImplementedError) as error:
+            if not tokens.x.is_meta:
+                raise
+            raise ValueError(
+                "FLOPs are counted on tensors without data (device 'meta'), but a function of this pruning reads values, or makes "
+                f"tensors on another device than its tokens'. Count on real images, images=… ({error})"
+            ) from error
         if self.exact:
             self.counts[REDUCER] = self.counts.get(REDUCER, 0) + counter.get_total_flops() // 2
         return reduced

@@ -59,6 +59,9 @@ class TokenModel(TimmModel):
         """Side of a patch in pixels."""
         raise NotImplementedError
 
+    def extra_repr(self) -> str:
+        return "" if self.reducer is None else str(self.reducer)
+
     def embed(self, images: Tensor) -> Tokens:
         """``(b c height width)`` -> all tokens."""
         raise NotImplementedError

@@ -1,27 +1,61 @@
 """Which tokens go, what becomes of them, and after which blocks."""
 
-from skimba.pruning.importance import IMPORTANCE
+from skimba.pruning.by_score import Drop, Hybrid, Merge
+from skimba.pruning.calibration import Measured, OutOfReachError
 from skimba.pruning.likeness import LIKENESS
-from skimba.pruning.presets import PRESETS, Method
-from skimba.pruning.pruner import Pruner, prune
-from skimba.pruning.reduction import DISORDERS, OWNER, PAIRS, REDUCTION, Stage
-from skimba.pruning.schedule import STAGES, paper_schedule, stage_count
+from skimba.pruning.method import METHODS, Method
+from skimba.pruning.owners import OWNER
+from skimba.pruning.pairs import WALK, Pairs
+from skimba.pruning.pruner import Pruner
+from skimba.pruning.reduction import Reduction, Stage
+from skimba.pruning.schedule import (
+    COUNTS,
+    STAGES,
+    Count,
+    OfFirst,
+    Remove,
+    Share,
+    paper_schedule,
+    stage_count,
+)
+from skimba.pruning.scores import SCORE
 from skimba.pruning.selection import SELECTION
+from skimba.pruning.settings import ARGUMENTS, read_settings
+from skimba.pruning.targets import Flops, Milliseconds, Speedup, Target, read_target
+from skimba.pruning.verbs import prune, unprune
 
 __all__ = [
-    "DISORDERS",
-    "IMPORTANCE",
+    "ARGUMENTS",
+    "COUNTS",
     "LIKENESS",
+    "METHODS",
     "OWNER",
-    "PAIRS",
-    "PRESETS",
-    "REDUCTION",
+    "SCORE",
     "SELECTION",
     "STAGES",
+    "WALK",
+    "Count",
+    "Drop",
+    "Flops",
+    "Hybrid",
+    "Measured",
+    "Merge",
     "Method",
+    "Milliseconds",
+    "OfFirst",
+    "OutOfReachError",
+    "Pairs",
     "Pruner",
+    "Reduction",
+    "Remove",
+    "Share",
+    "Speedup",
     "Stage",
+    "Target",
     "paper_schedule",
     "prune",
+    "read_settings",
+    "read_target",
     "stage_count",
+    "unprune",
 ]

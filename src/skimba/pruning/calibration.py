@@ -1,8 +1,10 @@
-"""Schedules found on this model, for a target of FLOPs or of measured speed."""
+"""Schedules found on this model: for a share of FLOPs, and for a speed measured here and now."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -13,57 +15,117 @@ from skimba.cost.flops import count_flops
 from skimba.cost.timing import speedup, take_turns
 from skimba.models import Reducer, TokenModel, with_reducer
 from skimba.models.evaluation import predict
-from skimba.pruning.schedule import Keep, OutOfReachError, share_for_flops
+from skimba.pruning.schedule import Schedule, Share
 
-ReducerOf = Callable[[Keep], Reducer]  # the method, given its schedule
 BATCH = 64  # of calibration images
-ATTEMPTS = 8  # of the search for a speed-up
+TOLERANCE = 1e-3  # of a share found by halving
+ATTEMPTS = 8  # of the search for a speed
 WITHIN, ACCEPTED = 0.02, 0.05  # of the target: where it stops; what it takes when the attempts are over
 ROUNDS, LEAST_TIME_S = 31, 1.0  # of one measurement: on a shared machine the median of 15 was off by up to 9 %
 
 
-def keep_for_flops(
-    model: TokenModel,
-    reducer: ReducerOf,
-    stages: tuple[int, ...],
-    target: float,
-    least: float,
-    images: Tensor | None = None,
-) -> Keep:
-    """The schedule at ``stages`` whose exact FLOPs are ``target`` (0 … 1) of the dense model's, or just below.
+class OutOfReachError(ValueError):
+    """A method cannot remove as much as a target asks for."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a schedule that was found comes to, on the model and the machine that it was found on.
+
+    Attributes:
+        flops_share: of the dense model's exact FLOPs; None where they were not counted.
+        speedup: how many times faster than the dense model; None where nothing was timed.
+        time_ms: of one batch; None where nothing was timed.
+        batch_size: images at a time, as timed.
+    """
+
+    flops_share: float | None
+    speedup: float | None = None
+    time_ms: float | None = None
+    batch_size: int | None = None
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a schedule is looked for with.
+
+    Attributes:
+        model: pruned or not; the dense model is what is compared with.
+        reducer: the method, given its schedule.
+        least: the smallest share that the method may keep at a stage.
+        images: ``(b c height width)``: FLOPs are counted on these instead of on shapes alone.
+    """
+
+    model: TokenModel
+    reducer: Callable[[Schedule], Reducer]
+    least: float
+    images: Tensor | None = None
+
+    def pruned(self, schedule: Schedule) -> TokenModel:
+        return with_reducer(self.model, self.reducer(schedule))
+
+    def flops_share(self, schedule: Schedule) -> float:
+        """Exact FLOPs under that schedule, as a share of the dense model's."""
+        dense = count_flops(with_reducer(self.model, None), convention="exact").total
+        return count_flops(self.pruned(schedule), convention="exact", images=self.images).total / dense
+
+    def at(self, stages: tuple[int, ...], target: float) -> Schedule:
+        """The schedule at ``stages`` whose exact FLOPs are ``target`` (0 … 1) of the dense model's, or just below.
+
+        Raises:
+            OutOfReachError: not even with the least kept at each stage.
+        """
+        share = share_for_flops(lambda share: self.flops_share(same_share(stages, share)), target, self.least)
+        return same_share(stages, share)
+
+
+def same_share(stages: tuple[int, ...], share: float) -> Schedule:
+    """The same share at every stage."""
+    return dict.fromkeys(stages, Share(share))
+
+
+def share_for_flops(flops: Callable[[float], float], target: float, least: float) -> float:
+    """The share to keep at each stage so that ``flops(share)``, a share of the dense model's, comes to ``target`` at most.
 
     Args:
-        images: count on these ``(b c height width)``, where FLOPs depend on the images.
+        flops: grows with the share kept.
+        target: in (0, 1).
+        least: the smallest share that the method can keep at a stage.
 
     Raises:
-        OutOfReachError: not even with at least ``least`` kept at each stage.
+        OutOfReachError: not even ``least`` gets there.
     """
-    dense = count_flops(with_reducer(model, None), convention="exact").total
+    low, high = least, 1.0
+    if (reached := flops(low)) > target:
+        raise OutOfReachError(
+            f"this method at these stages comes down to {reached:.3f} of the FLOPs, got target {target}"
+        )
+    while high - low > TOLERANCE:
+        middle = (low + high) / 2
+        low, high = (middle, high) if flops(middle) <= target else (low, middle)
+    return low
 
-    def flops(share: float) -> float:
-        pruned = with_reducer(model, reducer(dict.fromkeys(stages, share)))
-        return count_flops(pruned, convention="exact", images=images).total / dense
 
-    return dict.fromkeys(stages, share_for_flops(flops, target, least))
-
-
-def calibrate(model: TokenModel, reducer: ReducerOf, target: float, least: float, images: Tensor) -> Keep:
-    """Of the schedules at various stages that all reach ``target``, the one whose logits stay nearest to the dense model's.
+def calibrate(search: Search, target: float, images: Tensor) -> tuple[int, ...]:
+    """Of the sets of stages that all reach ``target``, the one whose logits stay nearest to the dense model's.
 
     Args:
         images: ``(b c height width)`` normalised, a few hundred; no labels are asked for.
+
+    Raises:
+        OutOfReachError: none reaches it.
     """
-    wanted = _log_probabilities(with_reducer(model, None), images)
-    best: tuple[float, Keep] | None = None
-    for stages in stage_sets(len(model.layers)):
+    wanted = _log_probabilities(with_reducer(search.model, None), images)
+    best: tuple[float, tuple[int, ...]] | None = None
+    for stages in stage_sets(len(search.model.layers)):
         try:
-            keep = keep_for_flops(model, reducer, stages, target, least)
+            schedule = search.at(stages, target)
         except OutOfReachError:
             continue  # too few stages for this target
-        found = _log_probabilities(with_reducer(model, reducer(keep)), images)
+        found = _log_probabilities(search.pruned(schedule), images)
         divergence = F.kl_div(found, wanted, reduction="batchmean", log_target=True).item()
         if best is None or divergence < best[0]:
-            best = divergence, keep
+            best = divergence, stages
     if best is None:
         raise OutOfReachError(f"no schedule of this method comes down to {target} of the FLOPs")
     return best[1]
@@ -82,54 +144,80 @@ def stage_sets(depth: int) -> list[tuple[int, ...]]:
     return sorted(stages for stages in sets if stages[-1] < depth) or [(depth,)]
 
 
-def keep_for_speedup(
-    model: TokenModel, keep_at: Callable[[float], Keep], least: Keep, reducer: ReducerOf, target: float, images: Tensor
-) -> Keep:
-    """The schedule that makes the model ``target`` times as fast here and now, on batches like ``images``.
+@dataclass(frozen=True)
+class Goal:
+    """A speed to reach.
+
+    Attributes:
+        asked: in words, for messages: ``"speed-up 1.5"``.
+        factor: how many times faster than dense that is, as far as is known before the search.
+        reached: of a measurement: 1 is the speed asked for, more is faster.
+        told: the measurement in the goal's own unit, in words.
+    """
+
+    asked: str
+    factor: float
+    reached: Callable[[Measured], float]
+    told: Callable[[Measured], str]
+
+
+def schedule_for_speed(
+    search: Search, stages: tuple[int, ...], goal: Goal, images: Tensor
+) -> tuple[Schedule, Measured]:
+    """The schedule that makes the model as fast as asked for, here and now, on batches like ``images``.
 
     Args:
-        keep_at: the schedule for a share of the FLOPs.
-        least: the schedule that leaves least.
         images: one batch ``(b c height width)``; only its shape matters.
 
     Raises:
-        OutOfReachError: not even ``least`` is that fast, or the speed was not found.
+        OutOfReachError: not even the least that the method can keep is that fast, or the speed was not found.
     """
-    dense, share = with_reducer(model, None), 1 / target
-    nearest: tuple[float, Keep] = (float("inf"), {})
+    dense, least = with_reducer(search.model, None), same_share(stages, search.least)
+    share = 1 / goal.factor
+    attempts: list[tuple[float, Schedule, Measured]] = []  # with the distance from the goal
     for _ in range(ATTEMPTS):
         try:
-            keep = keep_at(share)
+            schedule = search.at(stages, share)
         except OutOfReachError:
-            keep = least
-        pruned = with_reducer(model, reducer(keep))
-        reached = measured_speedup(dense, pruned, images)
-        if abs(reached / target - 1) <= WITHIN:  # or luck: a search stops at whatever measurement erred its way
-            reached = (reached + measured_speedup(dense, pruned, images)) / 2
-        nearest = min(nearest, (abs(reached / target - 1), keep), key=lambda found: found[0])
-        if nearest[0] <= WITHIN:
+            schedule = least
+        pruned = search.pruned(schedule)
+        timed = measure(dense, pruned, images)
+        if abs(goal.reached(timed) - 1) <= WITHIN:  # or luck: a search stops at whatever measurement erred its way
+            timed = _mean(timed, measure(dense, pruned, images))
+        reached = goal.reached(timed)
+        attempts.append((abs(reached - 1), schedule, timed))
+        if attempts[-1][0] <= WITHIN:
             break
-        if keep == least and reached < target * (1 - ACCEPTED):
+        if schedule == least and reached < 1 - ACCEPTED:
+            shares = {block: search.least for block in stages}
             raise OutOfReachError(
-                f"speed-up {target} is out of reach: the least that this method can keep, {least}, makes {reached:.2f}"
+                f"{goal.asked} is out of reach: the least that this method can keep, {shares}, makes {goal.told(timed)}"
             )
-        share = min(share * reached / target, 0.999)
-    if nearest[0] <= ACCEPTED:
-        return nearest[1]
+        share = min(share * reached, 0.999)
+    distance, schedule, nearest = min(attempts, key=lambda attempt: attempt[0])
+    if distance <= ACCEPTED:
+        return schedule, nearest
+    last = attempts[-1][2]
     raise OutOfReachError(
-        f"speed-up {target} is out of reach: {reached:.2f} was measured last, at {share:.2f} of the FLOPs"
+        f"{goal.asked} is out of reach: {goal.told(last)} was measured last, at {share:.2f} of the FLOPs"
     )
 
 
-def measured_speedup(dense: TokenModel, pruned: TokenModel, images: Tensor) -> float:
-    """How many times faster the pruned model is: median over rounds in which both run in turn."""
+def measure(dense: TokenModel, pruned: TokenModel, images: Tensor) -> Measured:
+    """Time of the pruned model, and how many times faster it is: medians over rounds in which both run in turn."""
     modes = [(model, model.training) for model in (dense, pruned)]
-    runs = [partial(model.eval(), images) for model, _ in modes]  # they share modules: one mode for both
+    runs = [partial(model.eval(), images) for model, _ in modes]
     with torch.inference_mode():
         times = take_turns(dict(enumerate(runs)), ROUNDS, LEAST_TIME_S)
     for model, training in modes:
         model.train(training)
-    return speedup(times[0], times[1])
+    return Measured(None, speedup(times[0], times[1]), 1e3 * statistics.median(times[1]), len(images))
+
+
+def _mean(one: Measured, other: Measured) -> Measured:
+    assert one.speedup and other.speedup and one.time_ms and other.time_ms
+    speed, time_ms = (one.speedup + other.speedup) / 2, (one.time_ms + other.time_ms) / 2
+    return replace(one, speedup=speed, time_ms=time_ms)
 
 
 def _log_probabilities(model: TokenModel, images: Tensor) -> Tensor:

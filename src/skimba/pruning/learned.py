@@ -1,4 +1,4 @@
-"""An importance that is learned: a small network for each stage, trained with the model.
+"""A score that is learned: a small network for each stage, trained with the model.
 
 Source: DyVM (arXiv 2504.04787), whose predictor is that of DynamicViT (arXiv 2106.02034, section 3.1). What differs: tokens are
 removed in training too, and the tokens that stay carry the gradient of their probability of staying (straight through), where
@@ -9,14 +9,21 @@ scan are not skipped.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from skimba.tokens import Tokens, take
 
-LEARNED = "learned"  # the importance's name
+
+@dataclass(frozen=True)
+class Learned:
+    """The score of a small network for each stage, trained with the model; ``"learned"`` by name."""
+
+    def scorer(self, width: int, blocks: Iterable[int], seed: int) -> LearnedScore:
+        """The networks of one pruned model."""
+        return LearnedScore(width, blocks, seed)
 
 
 class Predictor(nn.Module):
@@ -42,7 +49,7 @@ class Predictor(nn.Module):
         return stays - goes
 
 
-class LearnedImportance(nn.Module):
+class LearnedScore(nn.Module):
     """A predictor for each stage. It becomes the pruned model's ``scorer``: its weights are trained and saved with the model's.
 
     Args:

@@ -18,8 +18,8 @@ from skimba.tokens import Tokens, take
 Selection = Callable[[Tensor, int, Tokens, Tensor], Tensor]
 
 
-def top(score: Tensor, count: int, tokens: Tokens, image: Tensor) -> Tensor:
-    """The best of the whole image."""
+def highest(score: Tensor, count: int, tokens: Tokens, image: Tensor) -> Tensor:
+    """The highest scores of the whole image."""
     return _ranked(score)[:, :count]
 
 
@@ -46,4 +46,4 @@ def _ranked(score: Tensor) -> Tensor:
     return score.argsort(dim=1, descending=True, stable=True)
 
 
-SELECTION: dict[str, Selection] = {"top": top, "segments": segments, "windows": windows}
+SELECTION: dict[str, Selection] = {"highest": highest, "segments": segments, "windows": windows}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import timm
@@ -20,16 +20,17 @@ from skimba.cost.flops import count_flops
 from skimba.cost.timing import speedup, take_turns
 from skimba.models import list_models
 from skimba.ops import default_backend
-from skimba.pruning import prune
+from skimba.pruning import METHODS, prune
 from skimba.store import create_model
+from skimba.tokens import NONE
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-# How a model is pruned, by name. "…, none" removes the same tokens without an alignment.
+# How a model is pruned, by name. "condensed" removes the same tokens as "top", without an alignment; "hold, none" as "hold".
 PRUNED: dict[str, dict[str, Any]] = {
-    "top": {"preset": "top"},
-    "top, none": {"preset": "top", "align": "none"},
-    "hold": {"preset": "hold"},
-    "hold, none": {"preset": "hold", "align": "none"},
+    "top": {"method": "top"},
+    "condensed": {"method": "condensed"},
+    "hold": {"method": "hold"},
+    "hold, none": {"method": replace(METHODS["hold"], align=NONE)},
 }
 FLOORS = ("matrix products", "scans")
 REFERENCE = "dense, reference backend"

@@ -14,7 +14,7 @@ from torch import Tensor
 from skimba.models import TokenModel, load_checkpoint
 from skimba.models.checkpoint import read_shapes
 from skimba.models.variants import HubFile, fetch
-from skimba.pruning import Pruner, prune
+from skimba.pruning import Pruner, prune, read_settings
 from skimba.runtime.files import write_atomically, write_text_atomically
 from skimba.runtime.messages import listed, plain
 from skimba.store.description import describe, read_description
@@ -42,7 +42,7 @@ def save_model(model: TokenModel, path: str | Path, figures: Mapping[str, Any] |
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"weights are written as .safetensors, got {path.name}")
-    pruning = model.reducer.settings() if isinstance(model.reducer, Pruner) else None
+    pruning = model.reducer.to_dict() if isinstance(model.reducer, Pruner) else None
     description = describe(model, pruning, figures or {})
     weights = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
     if bad := [name for name, tensor in weights.items() if not tensor.isfinite().all()]:
@@ -88,7 +88,7 @@ def load_model(path: str | Path) -> TokenModel:
     model = description.build()
     if description.prune is not None:
         try:
-            model = prune(model, **description.prune)
+            model = prune(model, **read_settings(description.prune))
         except Exception as error:  # what a method makes of arbitrary plain data is not bounded
             raise ValueError(f"{beside}: this is no pruning of the model: {plain(error, 400)}") from error
     load_checkpoint(model, weights)  # after the pruning, which may have weights of its own

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import inspect
 import math
 import sys
 from collections.abc import Iterable, Mapping
@@ -15,7 +14,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import torch
 
 from skimba.models import TokenModel
-from skimba.pruning import prune
+from skimba.pruning import ARGUMENTS, read_settings
 from skimba.store import create_model
 from skimba.tasks import TASKS, Task
 
@@ -27,7 +26,6 @@ else:
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 AUGMENTATIONS = ("shift", "imagenet")
 SMOKE_SIZES = {"img_size": 64, "embed_dim": 32}
-PRUNE_ARGUMENTS = tuple(name for name in inspect.signature(prune).parameters if name not in ("model", "images"))
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,8 @@ class Recipe:
         sizes: overrides of the model's sizes, for instance ``{"num_classes": 10, "drop_path_rate": 0.1}``.
         pretrained: start from the model's own weights.
         checkpoint: start from the weights in this file.
-        prune: arguments of :func:`skimba.prune`, for instance ``{"preset": "hold"}``: tokens are removed in training too.
+        prune: arguments of :func:`skimba.prune` as plain data, for instance ``{"method": "hold", "schedule": {"flops": 0.6}}``:
+            tokens are removed in training too.
         teacher: ``"dense"``: the unpruned model as it was at the start also teaches, by the Kullback-Leibler divergence
             of its answers times ``distillation`` (R-MeeTo, arXiv 2412.12496).
         batch_size: pictures for one step of the optimiser, over all processes.
@@ -134,8 +133,9 @@ class Recipe:
         if self.crop_share is not None and not 0 < self.crop_share <= 1:
             raise ValueError(f"crop_share must be in (0, 1], got {self.crop_share}")
         for name in self.prune or {}:
-            if name not in PRUNE_ARGUMENTS:
-                raise ValueError(unknown_key(f"prune.{name}", [f"prune.{known}" for known in PRUNE_ARGUMENTS]))
+            if name not in ARGUMENTS:
+                raise ValueError(unknown_key(f"prune.{name}", [f"prune.{known}" for known in ARGUMENTS]))
+        read_settings(self.prune or {})
 
     def task(self, model: TokenModel) -> Task:
         """The model's task with this recipe's settings.
@@ -197,7 +197,7 @@ def read_recipe(source: str | Path, overrides: Iterable[str | tuple[str, Any]] =
 
     Args:
         source: a path that ends in ``.toml``, or a name of :func:`skimba.list_models`.
-        overrides: what wins, as pairs or as text: ``[("epochs", 3), "prune.preset=top"]``.
+        overrides: what wins, as pairs or as text: ``[("epochs", 3), "prune.method=top"]``.
 
     Raises:
         FileNotFoundError: no such file.

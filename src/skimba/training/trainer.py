@@ -16,7 +16,7 @@ import torch
 from skimba.data import CHANNELS, Pictures, Selected
 from skimba.data.loading import TRIES, Rejected, Wanted, load_batches
 from skimba.models import TokenModel, with_reducer
-from skimba.pruning import prune
+from skimba.pruning import prune, read_settings
 from skimba.runtime.locks import sole_writer
 from skimba.runtime.processes import by_writer, local_device
 from skimba.tasks import Task
@@ -90,7 +90,7 @@ def _student_and_teacher(
     """The model to fit, pruned if the recipe says so, and the dense one that teaches it, if any."""
     dense = recipe.dense_model(in_chans=CHANNELS[pictures.mode], num_classes=len(pictures.classes)).to(device)
     dense.pretrained_cfg["label_names"] = pictures.classes
-    student = dense if recipe.prune is None else prune(dense, **recipe.prune)
+    student = dense if recipe.prune is None else prune(dense, **read_settings(recipe.prune))
     teacher = None if recipe.teacher is None else copy.deepcopy(with_reducer(dense, None)).eval().requires_grad_(False)
     return student, teacher
 

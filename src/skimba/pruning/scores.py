@@ -1,4 +1,4 @@
-"""How much each token matters. A function is one entry of :data:`IMPORTANCE`; adding one is a function and a line.
+"""How much each token matters. A score is one entry of :data:`SCORE`; adding one is a function and a line.
 
 Every function takes ``(tokens, count, seed)`` — the tokens after a block with ``tokens.scan``, what its scans computed; how many
 image tokens will stay; a seed for this stage — and returns a score ``(b l)``, the larger the more important, from each image
@@ -12,14 +12,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from skimba.pruning.learned import Learned
 from skimba.tokens import ScanRecord, Tokens
 
-Importance = Callable[[Tokens, int, int], Tensor]
+Score = Callable[[Tokens, int, int], Tensor]
 
 
 def _scan(tokens: Tokens) -> ScanRecord:
     if tokens.scan is None:
-        raise ValueError("this importance reads what the block's scans computed, got tokens without a scan record")
+        raise ValueError("this score reads what the block's scans computed, got tokens without a scan record")
     return tokens.scan
 
 
@@ -69,7 +70,7 @@ def sum_directions(scores: list[Tensor]) -> Tensor:
     return torch.stack([score.float() for score in scores]).sum(0)
 
 
-IMPORTANCE: dict[str, Importance] = {
+SCORE: dict[str, Score | Learned] = {
     "clip": clip,
     "no_clip": no_clip,
     "l1": l1,
@@ -77,5 +78,6 @@ IMPORTANCE: dict[str, Importance] = {
     "delta": delta,
     "random": random,
     "even": even,
+    "learned": Learned(),
 }
-READS_NO_SCAN = {"random", "even", "learned"}
+READS_NO_SCAN: frozenset[Score | Learned] = frozenset({random, even, Learned()})  # so that nothing is recorded for them
