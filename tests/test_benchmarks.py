@@ -14,11 +14,11 @@ def test_speed_is_measured_and_drawn(tmp_path):
         for size in (32, 64)
         for name, case in (("vim_micro", "dense"), ("vim_micro", "top"), ("test_vit", "dense"))
     ]
-    for preset in ("top", "hold"):
-        dense, *pruned = found["shares"][preset]
+    for method in ("top", "hold"):
+        dense, *pruned = found["shares"][method]
         flops = [t["exact_gflops"] for t in (dense, *pruned)]
         assert flops == sorted(flops, reverse=True)
-        assert [t["case"] for t in pruned] == [f"{preset}, 0.8", f"{preset}, 0.5"]
+        assert [t["case"] for t in pruned] == [f"{method}, 0.8", f"{method}, 0.5"]
     for picture in ("speed.png", "speed_kept.png"):
         assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
 

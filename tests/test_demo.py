@@ -25,10 +25,8 @@ def test_hold_stands_far_above_condensed(name):
     model = skimba.create_model(name, pretrained=True)
     images = embedded_test_images()[:500]
     found = {
-        method: accuracy(
-            *predict(skimba.prune(model, keep=dict.fromkeys(demo.STAGES, 0.5), **settings), images.batches(100))
-        )
-        for method, settings in demo.METHODS.items()
+        method: accuracy(*predict(skimba.prune(model, name_of, dict.fromkeys(demo.STAGES, 0.5)), images.batches(100)))
+        for method, name_of in demo.TITLES.items()
     }
     assert found["hold (ours)"] > found["condensed"] + 0.15
 
@@ -43,7 +41,7 @@ def test_the_demo_measures_every_variant(monkeypatch, capsys, tmp_path):
     found = json.loads(capsys.readouterr().out)
     assert found["images"] == 100
     expected = {(m, "dense", 1.0) for m in demo.MODELS}
-    expected |= {(m, method, share) for m in demo.MODELS for method in demo.METHODS for share in demo.SHARES}
+    expected |= {(m, method, share) for m in demo.MODELS for method in demo.TITLES for share in demo.SHARES}
     assert {(row["model"], row["method"], row["keep"]) for row in found["rows"]} == expected
     assert all(row["time_ms"] > 0 and row["exact_gflops"] > 0 for row in found["rows"])
     with Image.open(tmp_path / "demo.png") as picture:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -42,7 +44,7 @@ def test_pruned_models_give_the_papers_figures():
 def test_more_tokens_cost_more_and_fewer_less(model):
     dense = skimba.count_flops(model, convention="exact")
     assert skimba.count_flops(model, (48, 64), "exact").total > 3.5 * dense.total
-    pruned = skimba.count_flops(skimba.prune(model, keep={2: 0.5}), convention="exact")
+    pruned = skimba.count_flops(skimba.prune(model, schedule={2: 0.5}), convention="exact")
     assert pruned.total < dense.total
     assert pruned.by_module["reducer"] == 24 * 24 * 16  # the matching's cosines
     layers = [name for name in pruned.by_module if "layers.2." in name]
@@ -54,7 +56,7 @@ def test_the_last_block_counts_what_its_head_reads():
     for convention, directions in (("exact", 2), ("published", 1)):
         last = {
             head_only: skimba.count_flops(
-                skimba.prune(model, "top", head_only=head_only), convention=convention
+                skimba.prune(model, replace(skimba.METHODS["top"], head_only=head_only)), convention=convention
             ).by_module["layers.23.mixer"]
             for head_only in (False, True)
         }

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import skimba
-from skimba.pruning import prune
+from skimba.pruning import Drop, Flops, Method, prune
 from skimba.store import create_model
 from skimba.store.publish import load_model, push_model, save_model
 from skimba.training import Recipe, train
@@ -18,18 +18,18 @@ def same(first, second, channels=1, size=28):
         return torch.equal(first.eval()(images), second.eval()(images))
 
 
-@pytest.mark.parametrize("preset", [None, "top", "hold", "r_meeto"])
-def test_a_model_comes_back_pruned_as_it_was(tmp_path, preset):
+@pytest.mark.parametrize("method", [None, "top", "hold", "r_meeto"])
+def test_a_model_comes_back_pruned_as_it_was(tmp_path, method):
     model = create_model("vim_micro", pretrained=True)
-    if preset is not None:
-        model = prune(model, preset, target_flops=0.6)
+    if method is not None:
+        model = prune(model, method, Flops(0.6))
     beside = save_model(model, tmp_path / "m.safetensors", {"top1": 0.5})
     content = json.loads(beside.read_text())
     assert (content["model"], content["figures"]) == ("vim_micro", {"top1": 0.5})
     found = skimba.create_model(checkpoint=tmp_path / "m.safetensors")
     assert same(found, model)
     assert found.pretrained_cfg["mean"] == model.pretrained_cfg["mean"]
-    if preset is not None:
+    if method is not None:
         assert found.reducer == model.reducer
 
 
@@ -47,7 +47,7 @@ def test_sizes_and_normalisation_come_back(tmp_path):
 def test_a_trained_pruned_model_is_restored_from_its_folder(tmp_path):
     images = skimba.data.embedded_test_images()[:16]
     recipe = Recipe(
-        "vim_micro", epochs=1, batch_size=16, pretrained=True, prune={"preset": "hold", "target_flops": 0.6}
+        "vim_micro", epochs=1, batch_size=16, pretrained=True, prune={"method": "hold", "schedule": {"flops": 0.6}}
     )
     figures = train(recipe, images, images, tmp_path)
     found = skimba.create_model(checkpoint=tmp_path / "weights.safetensors")
@@ -61,8 +61,8 @@ def test_what_cannot_be_written_or_read_is_refused(tmp_path):
     model = create_model("vim_micro")
     with pytest.raises(ValueError, match=r"written as \.safetensors, got m\.pth"):
         save_model(model, tmp_path / "m.pth")
-    own = prune(model, "top", importance=lambda tokens, count, seed: tokens.x.sum(-1))
-    with pytest.raises(ValueError, match="got a function as importance"):
+    own = prune(model, Method(Drop(lambda tokens, count, seed: tokens.x.sum(-1))))
+    with pytest.raises(ValueError, match="got a function as score"):
         save_model(own, tmp_path / "m.safetensors")
     with pytest.raises(FileNotFoundError, match=r"no m\.json beside"):
         load_model(tmp_path / "m.safetensors")
@@ -73,7 +73,7 @@ def test_what_cannot_be_written_or_read_is_refused(tmp_path):
         ({"input": {}}, ValueError, "input must be tables"),
         ({"model": "../../etc"}, ValueError, "unknown model"),
         ({"sizes": {"width": 3}}, TypeError, "got width"),
-        ({"prune": {"preset": "best"}}, ValueError, "unknown preset"),
+        ({"prune": {"method": "best"}}, ValueError, "unknown method"),
     ):
         beside.write_text(json.dumps({**content, **change}))
         with pytest.raises(error, match=says):
@@ -104,7 +104,7 @@ def test_what_was_pushed_comes_back_from_the_hub(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", None)
     monkeypatch.setattr("skimba.models.variants._reach_hub", lambda: None)
     monkeypatch.setattr("skimba.models.variants.hf_hub_download", lambda repo, name, **_: str(hub / repo / name))
-    model = prune(create_model("vim_micro", pretrained=True), "hold", target_flops=0.6)
+    model = prune(create_model("vim_micro", pretrained=True), "hold", Flops(0.6))
     save_model(model, tmp_path / "mine.safetensors")
     push_model(tmp_path / "mine.safetensors", "someone/pruned")
     assert sorted(path.name for path in (hub / "someone" / "pruned").iterdir()) == ["model.json", "model.safetensors"]

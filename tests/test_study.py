@@ -1,4 +1,5 @@
 import json
+from dataclasses import fields
 
 import pytest
 
@@ -13,7 +14,7 @@ def small(monkeypatch, tmp_path):
     images = embedded_test_images()[:40]
     monkeypatch.setattr(study, "images", lambda model, split: images)
     monkeypatch.setattr(study, "RESULTS", tmp_path / "results.jsonl")
-    monkeypatch.setattr(study, "METHODS", {name: study.METHODS[name] for name in ("evit_sorted", "hold")})
+    monkeypatch.setattr(study, "METHODS", {name: study.METHODS[name] for name in ("condensed", "hold")})
     monkeypatch.setattr(study, "ABLATIONS", {name: study.ABLATIONS[name] for name in ("clip, none", "clip, hold")})
     monkeypatch.setattr(study, "MODELS", ("vim_micro",))
     return tmp_path
@@ -28,7 +29,7 @@ def test_finished_runs_are_not_repeated_and_make_the_page(small, monkeypatch):
     for reduction in study.REDUCTIONS:
         share = by_name["hold", reduction]["exact_share"]
         assert 1 - reduction - 0.02 < share <= 1 - reduction
-    assert by_name["dense", None]["accuracy"] > by_name["evit_sorted", 0.4]["accuracy"]
+    assert by_name["dense", None]["accuracy"] > by_name["condensed", 0.4]["accuracy"]
     study.main(arguments)
     assert study.read_results() == lines
     study.RESULTS.write_text("".join(json.dumps(line) + "\n" for line in lines[:-1]))
@@ -47,8 +48,15 @@ def test_finished_runs_are_not_repeated_and_make_the_page(small, monkeypatch):
 
 def test_every_setting_of_the_study_can_be_pruned_by():
     model = study.dense("vim_micro")
-    for settings in study.ABLATIONS.values():
-        assert prune(model, **settings).reducer is not None
-    for settings in study.METHODS.values():
-        arguments = {name: value for name, value in settings.items() if name != "calibration"}
-        assert prune(model, **arguments, keep={2: 0.7}).reducer is not None
+    for method, schedule in study.ABLATIONS.values():
+        assert prune(model, method, schedule).reducer is not None
+    for method in (*study.METHODS.values(), *study.TRAINED.values()):
+        assert prune(model, method, {2: 0.7}).reducer is not None
+
+
+def test_every_run_that_was_measured_is_one_of_the_study():
+    known = {run for runs, _ in study.PARTS.values() for run in runs()}
+    lines = study.read_results()
+    assert len(lines) > 300
+    for line in lines:
+        assert study.Run(**{field.name: line[field.name] for field in fields(study.Run)}) in known

@@ -7,7 +7,7 @@ from skimba.insight.drawing import DROPPED, draw_stages, kept_mask, outlines, pa
 
 
 def test_the_mask_shows_the_tokens_that_are_left(model, images):
-    stages = trace(skimba.prune(model, "top", keep={1: 0.5, 3: 0.5}), images)
+    stages = trace(skimba.prune(model, "top", {1: 0.5, 3: 0.5}), images)
     assert [kept_mask(tokens).sum((1, 2)).tolist() for tokens in stages] == [[48] * 3, [24] * 3, [12] * 3]
     last = stages[-1]
     full = [
@@ -19,7 +19,7 @@ def test_the_mask_shows_the_tokens_that_are_left(model, images):
 
 
 def test_a_picture_is_written(model, images, tmp_path):
-    pruned = skimba.prune(model, keep={1: 0.5})
+    pruned = skimba.prune(model, schedule={1: 0.5})
     with torch.no_grad():
         draw_stages({"hold": pruned}, images, images.sigmoid(), tmp_path / "kept.png")
     with Image.open(tmp_path / "kept.png") as picture:
@@ -29,7 +29,7 @@ def test_a_picture_is_written(model, images, tmp_path):
 
 def test_the_map_names_the_token_of_every_position(model, images):
     with torch.no_grad():
-        held, decayed = (trace(skimba.prune(model, name, keep={1: 0.5}), images)[-1] for name in ("hold", "top"))
+        held, decayed = (trace(skimba.prune(model, name, {1: 0.5}), images)[-1] for name in ("hold", "top"))
     found = token_map(held)
     assert found.min() >= 0  # every position has an owner
     size = torch.nn.functional.one_hot(found.flatten(1), held.x.shape[1]).sum(1)

@@ -1,15 +1,16 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 
 from skimba.cli import main
-from skimba.cli._models import parse_keep
+from skimba.cli._models import parse_schedule
 from skimba.cost.flops import count_flops
 from skimba.data import embedded_test_images, load_fashion_mnist
-from skimba.pruning import prune
+from skimba.pruning import METHODS, prune, read_settings
 from skimba.store import create_model
 from skimba.store.publish import save_model
 from tests.data.idx_files import write_fashion_mnist
@@ -91,18 +92,19 @@ def test_a_schedule_is_found_printed_written_and_given_again(tmp_path, monkeypat
     pictures.mkdir()
     for number, pixels in enumerate(embedded_test_images()[:20].pixels):
         Image.fromarray(pixels[0].numpy()).save(pictures / f"{number:02}.png")
-    options = ["--target-flops", "0.7", "--images", pictures, "--count", "8", "--out", file]
+    options = ["--flops", "0.7", "--images", pictures, "--count", "8", "--out", file]
     run(monkeypatch, "schedule", "vim_micro", *options)
     shown = capsys.readouterr().out
-    settings = json.loads(file.read_text())
+    settings = read_settings(json.loads(file.read_text()))
     model = create_model("vim_micro")
     share = (
         count_flops(prune(model, **settings), convention="exact").total / count_flops(model, convention="exact").total
     )
     assert 0.68 < share <= 0.7
     assert f"{share:.3f} of the dense model's" in shown
-    for block, kept in settings["keep"].items():
-        assert f"after block {block}: {kept:.3f} of the tokens stay" in shown
+    assert "pruned by hold" in shown
+    for block, kept in settings["schedule"].items():
+        assert f"{kept:.3g} of the tokens after block {block}" in shown
     run(monkeypatch, "flops", "vim_micro", "--prune", file, "--json")
     assert (
         json.loads(capsys.readouterr().out)["exact"]["total"]
@@ -115,9 +117,9 @@ def test_a_pruned_model_is_fine_tuned_and_evaluated(tmp_path, monkeypatch, capsy
     data.mkdir()
     write_fashion_mnist(data)
     settings = ["pretrained=true", "teacher=dense", "epochs=1", "batch_size=32", "dtype=bf16"]
-    pruned = ["prune.preset=hold", "prune.target_flops=0.7"]
+    pruned = ["prune.method=hold", "prune.schedule.flops=0.7"]
     run(monkeypatch, "train", "vim_micro", "--out", out, "--data", data, *settings, *pruned)
-    pruning = ["--prune", "hold", "--target-flops", "0.7"]
+    pruning = ["--prune", "hold", "--schedule", "flops:0.7"]
     capsys.readouterr()
     run(
         monkeypatch,
@@ -138,7 +140,7 @@ def test_a_pruned_model_is_fine_tuned_and_evaluated(tmp_path, monkeypatch, capsy
 
 
 def test_a_model_whose_tokens_depend_on_the_image_is_evaluated(tmp_path, monkeypatch, capsys):
-    model = prune(create_model("vim_micro", pretrained=True), keep={2: 0.8, 5: 0.8}, counts="mass")
+    model = prune(create_model("vim_micro", pretrained=True), replace(METHODS["hold"], counts="mass"), {2: 0.8, 5: 0.8})
     save_model(model, tmp_path / "m.safetensors")
     data = write_fashion_mnist(tmp_path)
     run(monkeypatch, "eval", tmp_path / "m.safetensors", "--data", data, "--json")
@@ -148,11 +150,13 @@ def test_a_model_whose_tokens_depend_on_the_image_is_evaluated(tmp_path, monkeyp
     assert found["exact_gflops"] == pytest.approx(count_flops(model, convention="exact", images=images).total / 1e9)
 
 
-def test_keep_is_parsed():
-    assert parse_keep("5:0.8,10:0.75") == {5: 0.8, 10: 0.75}
-    for bad in ("5", "5:", "a:0.5", "5:0.5;6:0.5", ""):
-        with pytest.raises(ValueError, match="BLOCK:SHARE"):
-            parse_keep(bad)
+def test_a_schedule_is_parsed():
+    assert parse_schedule("5:0.8,10:0.75") == {"5": 0.8, "10": 0.75}
+    assert parse_schedule("5:100, 10:-20,12:1") == {"5": {"count": 100}, "10": {"remove": 20}, "12": 1.0}
+    assert parse_schedule("flops:0.6") == {"flops": 0.6}
+    for bad in ("5", "5:", "a:0.5", "5:0.5;6:0.5", "", "5:0.5,5:0.6", "5:-0.5", "5:--5"):
+        with pytest.raises(ValueError, match="--schedule takes"):
+            parse_schedule(bad)
 
 
 def wrong_calls(folder):
@@ -162,8 +166,8 @@ def wrong_calls(folder):
     write_fashion_mnist(folder)
     yield ["flops", "vim_huge"], "unknown model 'vim_huge'"
     yield ["bench", "vim_micro", "--batch", "1,many"], "--batch takes whole numbers separated by commas, got '1,many'"
-    yield ["flops", "vim_micro", "--prune", "best"], "unknown preset 'best'"
-    yield ["flops", "vim_micro", "--keep", "1:2"], "(0, 1]"
+    yield ["flops", "vim_micro", "--prune", "best"], "unknown method 'best'"
+    yield ["flops", "vim_micro", "--schedule", "1:1.5"], "(0, 1]"
     yield ["eval", "vim_micro", "--checkpoint", folder / "foreign.pth"], "foreign.pth"
     yield ["eval", "vim_micro", "--data", folder / "images"], "the pictures have 1 classes, the model 10"
     yield ["eval", folder / "none.safetensors"], "no none.json beside"
@@ -173,17 +177,31 @@ def wrong_calls(folder):
     yield ["predict", "vim_micro", folder / "nothing", "--out", folder / "p.csv"], "nothing at"
     yield ["compare", folder / "a.csv", folder / "b.csv"], "no predictions at"
     yield ["eval", "vim_micro", "--checkpoint", folder / "none.pth"], "no checkpoint file"
-    (folder / "own.json").write_text('{"keep": {"2": 0.5}, "colour": "red"}')
-    yield ["flops", "vim_micro", "--prune", folder / "own.json"], "arguments of skimba.prune, got unknown colour"
+    (folder / "own.json").write_text('{"schedule": {"2": 0.5}, "colour": "red"}')
+    yield (
+        ["flops", "vim_micro", "--prune", folder / "own.json"],
+        "own.json: prune takes method, schedule, seed; got 'colour'",
+    )
     (folder / "list.json").write_text("[1]")
-    yield ["flops", "vim_micro", "--prune", folder / "list.json"], "arguments of skimba.prune, got list"
+    yield (
+        ["flops", "vim_micro", "--prune", folder / "list.json"],
+        "list.json: prune takes a table of method, schedule, seed, got [1]",
+    )
     yield ["flops", "vim_micro", "--prune", folder / "no.json"], "No such file"
-    yield ["schedule", "vim_micro", "--target-flops", "0.6", "--images", folder / "run"], "nothing at"
-    yield ["schedule", "vim_micro", "--target-flops", "0.6", "--images", folder / "images"], "cannot be read"
-    yield ["schedule", "vim_micro", "--target-flops", "0.6", "--out", folder / "s.toml"], "--out takes a .json"
-    yield ["schedule", "vim_micro", "--target-flops", "0.01"], "comes down to"
-    yield ["flops", "vim_micro", "--target-flops", "2"], "target_flops is a share"
-    yield ["flops", "vim_micro", "--target-flops", "0.7", "--keep", "2:0.5"], "got keep and target_flops"
+    yield ["schedule", "vim_micro", "--flops", "0.6", "--images", folder / "run"], "nothing at"
+    yield ["schedule", "vim_micro", "--flops", "0.6", "--images", folder / "images"], "cannot be read"
+    yield ["schedule", "vim_micro", "--flops", "0.6", "--out", folder / "s.toml"], "--out takes a .json"
+    yield ["schedule", "vim_micro", "--flops", "0.01"], "comes down to"
+    yield ["schedule", "vim_micro"], "give a target: --flops, --speedup or --milliseconds"
+    yield (
+        ["schedule", "vim_micro", "--flops", "0.6", "--batch-size", "2"],
+        "beside flops a schedule takes stages; got 'batch_size'",
+    )
+    yield (
+        ["flops", "vim_micro", "--schedule", "flops:2"],
+        "Flops takes a share of the dense model's FLOPs in (0, 1), got 2",
+    )
+    yield ["schedule", "vim_micro", "--flops", "0.7", "--speedup", "2"], "one target, got flops and speedup"
     yield ["train", "vim_micro", "--out", folder, "--data", folder, "teacher=dense"], "pretrained=True"
     yield ["train", "vim_micro", "--out", folder, "--data", folder, "dtype=fp8"], "got 'fp8'"
     yield ["train", "vim_micro", "--out", folder, "--data", folder / "nowhere"], "no folder of images at"

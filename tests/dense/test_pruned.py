@@ -1,5 +1,7 @@
 """Dense models with pruned backbones."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -21,7 +23,7 @@ def maps_of(model, images):
 
 @pytest.mark.parametrize("way", RESTORE)
 def test_keeping_all_is_the_dense_model(dense_model, way):
-    pruned = skimba.prune(dense_model, keep={1: 1.0, 3: 1.0})
+    pruned = skimba.prune(dense_model, schedule={1: 1.0, 3: 1.0})
     pruned.backbone.restore = way
     for got, expected in zip(maps_of(pruned, batch()), maps_of(dense_model, batch()), strict=True):
         assert torch.equal(got, expected)
@@ -30,7 +32,7 @@ def test_keeping_all_is_the_dense_model(dense_model, way):
 @pytest.mark.parametrize("way", RESTORE)
 @pytest.mark.parametrize("method", ["hold", "top"])
 def test_pruned_maps_have_the_full_size_and_differ(dense_model, method, way):
-    pruned = skimba.prune(dense_model, method, keep=KEEP)
+    pruned = skimba.prune(dense_model, method, KEEP)
     pruned.backbone.restore = way
     if method == "top" and way in ("owner", "last_plus_change"):
         with pytest.raises(ValueError, match=f"restore '{way}' needs positions with owners"):
@@ -44,7 +46,7 @@ def test_pruned_maps_have_the_full_size_and_differ(dense_model, method, way):
 
 def test_pruning_shares_the_weights_and_leaves_the_model_dense(detector):
     before = maps_of(detector, batch())
-    pruned = skimba.prune(detector, keep=KEEP)
+    pruned = skimba.prune(detector, schedule=KEEP)
     assert pruned is not detector
     assert type(pruned) is type(detector)
     assert detector.backbone.reducer is None
@@ -60,7 +62,7 @@ def test_pruning_shares_the_weights_and_leaves_the_model_dense(detector):
 
 
 def test_another_dtype_of_the_pruned_model_leaves_the_dense_one(detector):
-    pruned = skimba.prune(detector, keep=KEEP).to(torch.bfloat16)
+    pruned = skimba.prune(detector, schedule=KEEP).to(torch.bfloat16)
     assert {parameter.dtype for parameter in detector.parameters()} == {torch.float32}
     assert pruned.neck is not detector.neck
     assert next(pruned.neck.parameters()).dtype == torch.bfloat16
@@ -68,7 +70,7 @@ def test_another_dtype_of_the_pruned_model_leaves_the_dense_one(detector):
 
 @pytest.mark.parametrize("way", ["owner", "last", "last_plus_change"])
 def test_a_picture_does_not_depend_on_its_batch_where_counts_differ_by_image(dense_model, way):
-    pruned = skimba.prune(dense_model, keep={1: 0.7, 3: 0.7}, counts="mass")
+    pruned = skimba.prune(dense_model, replace(skimba.METHODS["hold"], counts="mass"), {1: 0.7, 3: 0.7})
     pruned.backbone.restore = way
     together = maps_of(pruned, batch())
     parts = pruned.backbone.run(pruned.backbone.start(batch()), 1, 4)
@@ -82,7 +84,7 @@ def test_a_picture_does_not_depend_on_its_batch_where_counts_differ_by_image(den
 def test_after_hold_every_cell_shows_its_owner():
     """With `owner` the map of the last block is what its tokens own: cells of one owner are equal, and nothing is lost."""
     model = skimba.upernet("vim_micro", num_classes=3, img_size=64, embed_dim=16, depth=4).eval()
-    pruned = skimba.prune(model, "hold", keep={1: 0.5})
+    pruned = skimba.prune(model, "hold", {1: 0.5})
     pruned.backbone.restore = "owner"
     with torch.no_grad():
         (part,) = pruned.backbone.run(pruned.backbone.start(batch(1)), 1, 4)
@@ -99,7 +101,7 @@ def test_the_class_token_is_left_out_of_the_maps():
 
 
 def test_pruned_models_train(detector, pictures, objects):
-    pruned = skimba.prune(detector, keep=KEEP).train()
+    pruned = skimba.prune(detector, schedule=KEEP).train()
     losses = pruned(pictures, objects)
     sum(losses.values()).backward()
     without = {name for name, p in pruned.named_parameters() if p.grad is None or not p.grad.isfinite().all()}
@@ -107,22 +109,22 @@ def test_pruned_models_train(detector, pictures, objects):
 
 
 def test_pruning_twice_starts_from_the_whole_model(detector):
-    once = skimba.prune(detector, keep=KEEP)
-    again = skimba.prune(once, keep={2: 0.5})
-    assert again.backbone.reducer.keep == {2: 0.5}
+    once = skimba.prune(detector, schedule=KEEP)
+    again = skimba.prune(once, schedule={2: 0.5})
+    assert again.backbone.reducer.schedule == {2: 0.5}
 
 
 @pytest.mark.parametrize("name", ["plain_mamba_micro", "vim_micro"])
 def test_a_target_is_a_share_of_the_backbone(name):
     detector = skimba.mask_rcnn(name, num_classes=3)
-    pruned = skimba.prune(detector, target_flops=0.8)
+    pruned = skimba.prune(detector, schedule=skimba.Flops(0.8))
     counts = [skimba.count_flops(model.backbone, convention="exact").total for model in (pruned, detector)]
     assert counts[0] / counts[1] == pytest.approx(0.8, abs=0.02)
 
 
 def test_pruning_makes_the_backbone_cheaper_and_no_head(dense_model):
     dense = skimba.count_flops(dense_model, (64, 96), "exact")
-    pruned = skimba.count_flops(skimba.prune(dense_model, keep=KEEP), (64, 96), "exact")
+    pruned = skimba.count_flops(skimba.prune(dense_model, schedule=KEEP), (64, 96), "exact")
     assert sum(dense.by_part.values()) == dense.total
     assert pruned.by_part["backbone"] < dense.by_part["backbone"]
     mixers = [name for name in dense.by_module if name.endswith((".mamba", ".mixer"))]
@@ -174,7 +176,7 @@ def test_deformable_attention_is_counted_with_what_it_reads(convention):
 
 
 def test_a_learned_importance_is_owned_by_the_detector_and_counted_with_the_reducer(detector):
-    pruned = skimba.prune(detector, "dyvm", keep=KEEP)
+    pruned = skimba.prune(detector, "dyvm", KEEP)
     assert any(name.startswith("backbone.scorer.") for name, _ in pruned.named_parameters())
     by_module = skimba.count_flops(pruned, (64, 96), "exact").by_module
     assert by_module["reducer"] > 0
@@ -185,7 +187,7 @@ def test_a_learned_importance_is_owned_by_the_detector_and_counted_with_the_redu
 def test_the_adapter_serves_present_tokens_and_projects_distinct_values(way, projected):
     """Of 96 tokens 48 and then 24 are left: the last injector serves 24, the extractor after it projects what is distinct."""
     detector = skimba.mask_rcnn("plain_mamba_micro", num_classes=3, depth=4)
-    pruned = skimba.prune(detector, keep={1: 0.5, 3: 0.5})
+    pruned = skimba.prune(detector, schedule={1: 0.5, 3: 0.5})
     pruned.backbone.restore = way
     by_module = skimba.count_flops(pruned, (64, 96)).by_module
     width, last = 64, "backbone.interactions.3"

@@ -12,22 +12,22 @@ from skimba.ops import default_backend, native
 PRUNED = {"dense": None, "top": "top", "hold": "hold"}
 
 
-def pruned(model, preset):
-    return model if preset is None else skimba.prune(model, preset, keep={2: 0.5})
+def pruned(model, method):
+    return model if method is None else skimba.prune(model, method, {2: 0.5})
 
 
 def relative_error(got, expected):
     return ((got.float() - expected).norm() / expected.norm()).item()
 
 
-@pytest.mark.parametrize("preset", PRUNED.values(), ids=PRUNED)
-def test_a_bfloat16_model_agrees_with_float32(model, images, preset):
+@pytest.mark.parametrize("method", PRUNED.values(), ids=PRUNED)
+def test_a_bfloat16_model_agrees_with_float32(model, images, method):
     with torch.no_grad():
-        expected = pruned(model, preset)(images)
-        got = pruned(copy.deepcopy(model).bfloat16(), preset)(images.bfloat16())
+        expected = pruned(model, method)(images)
+        got = pruned(copy.deepcopy(model).bfloat16(), method)(images.bfloat16())
     assert got.dtype == torch.bfloat16
     # A choice of tokens may tip over at a rounding, which changes an image's logits more than rounding itself does.
-    assert relative_error(got, expected) < (0.02 if preset is None else 0.2)
+    assert relative_error(got, expected) < (0.02 if method is None else 0.2)
 
 
 @pytest.mark.skipif(native.UNAVAILABLE is not None, reason="no native kernels")
@@ -44,15 +44,15 @@ def test_the_kernels_bfloat16_error_is_that_of_torchs_operators(name):
     assert error < 1.25 * torchs
 
 
-@pytest.mark.parametrize("preset", PRUNED.values(), ids=PRUNED)
-def test_autocast_infers_and_trains(model, images, preset):
-    model = pruned(model, preset)
+@pytest.mark.parametrize("method", PRUNED.values(), ids=PRUNED)
+def test_autocast_infers_and_trains(model, images, method):
+    model = pruned(model, method)
     expected = model(images)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         got = model(images)
         loss = got.float().square().sum()
     loss.backward()
-    assert relative_error(got, expected) < (0.02 if preset is None else 0.2)
+    assert relative_error(got, expected) < (0.02 if method is None else 0.2)
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 

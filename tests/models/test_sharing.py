@@ -15,7 +15,7 @@ KEEP = {2: 0.5}
 
 @pytest.fixture
 def pruned(model):
-    return skimba.prune(model, "hold", keep=KEEP)
+    return skimba.prune(model, "hold", KEEP)
 
 
 def memory(model):
@@ -77,7 +77,7 @@ def test_memory_is_shared_until_a_conversion(model, pruned, images):
 
 def test_running_means_are_shared(images):
     model = skimba.PlainMamba((24, 32), 4, embed_dim=16, depth=2, dwconv_blocks=(0,), num_classes=5)
-    pruned = skimba.prune(model, "hold", keep={1: 0.5}).train()
+    pruned = skimba.prune(model, "hold", {1: 0.5}).train()
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     pruned(images)
     assert before

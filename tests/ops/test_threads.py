@@ -12,7 +12,7 @@ needs_native = pytest.mark.skipif(native.UNAVAILABLE is not None, reason="no nat
 @needs_native
 def test_two_python_threads_infer_at_once(monkeypatch):
     monkeypatch.undo()
-    model = skimba.prune(skimba.create_model("vim_micro", depth=4).eval(), "top", keep={2: 0.5})
+    model = skimba.prune(skimba.create_model("vim_micro", depth=4).eval(), "top", {2: 0.5})
     images = torch.randn(2, 8, 1, 28, 28)
     with torch.inference_mode():
         expected = [model(x) for x in images]

@@ -23,7 +23,10 @@ REDUCTIONS = {
     **{f"pairs-{walk}": Pairs(walk, "cosine") for walk in WALK},
 }
 TRIED = {
-    **{f"{r}-{a}": Method(part, align) for (r, part), (a, align) in itertools.product(REDUCTIONS.items(), ALIGNMENTS.items())},
+    **{
+        f"{r}-{a}": Method(part, align)
+        for (r, part), (a, align) in itertools.product(REDUCTIONS.items(), ALIGNMENTS.items())
+    },
     "drop-by-score": Method(Drop(order="score")),
     "pairs-by-side": Method(Pairs("sequence", "cosine", order="sides")),
     **{f"{kind.__name__}-{s}": Method(kind(s), HOLD) for kind, s in itertools.product((Drop, Merge), SCORE)},
@@ -188,8 +191,8 @@ def test_a_function_serves_wherever_a_name_does(model, images):
     ],
 )
 def test_counts_are_the_published_ones(present, share, with_class, without):
-    assert stage_count(present, share, has_class=True) == with_class
-    assert stage_count(present, share, has_class=False) == without
+    assert stage_count(present, share, has_extra=True) == with_class
+    assert stage_count(present, share, has_extra=False) == without
 
 
 def test_counts_never_exceed_what_is_there():
@@ -254,7 +257,9 @@ REFUSED = {
     ),
     "unknown scan 'next'": lambda _: Alignment("next", "zeros"),
     "unknown counts 'p'; known: mass": lambda _: Method(counts="p"),
-    "Own weighs no tokens, so counts must be None, got 'mass'": lambda _: Method(lambda tokens, stage: tokens, counts="mass"),
+    "Own weighs no tokens, so counts must be None, got 'mass'": lambda _: Method(
+        lambda tokens, stage: tokens, counts="mass"
+    ),
     r"with counts a schedule has shares of the weight only, got Count\(tokens=9\) after block 2": pruned_by(
         replace(METHODS["top"], counts="mass"), {2: 9}
     ),
@@ -309,7 +314,11 @@ def test_the_call_fits_on_a_screen():
 def test_print_shows_method_schedule_and_counts(model):
     shown = str(skimba.prune(model, "top", {1: 0.5, 3: 7}))
     counts = "48 → 24 → 7 image tokens"
-    for part in ("pruned by top: Drop(score='clip'", "0.5 of the tokens after block 1, Count(tokens=7) after block 3", counts):
+    for part in (
+        "pruned by top: Drop(score='clip'",
+        "0.5 of the tokens after block 1, Count(tokens=7) after block 3",
+        counts,
+    ):
         assert part in shown
     assert "own method" in str(skimba.prune(model, Method(Merge(lambda tokens, count, seed: tokens.position.float()))))
     assert "pruned" not in str(skimba.unprune(model))

@@ -10,7 +10,22 @@ import pytest
 import torch
 
 import skimba
-from skimba import DECAY, HOLD, METHODS, Alignment, Count, Drop, Flops, Merge, Method, Milliseconds, OfFirst, Pairs, Remove, Speedup
+from skimba import (
+    DECAY,
+    HOLD,
+    METHODS,
+    Alignment,
+    Count,
+    Drop,
+    Flops,
+    Merge,
+    Method,
+    Milliseconds,
+    OfFirst,
+    Pairs,
+    Remove,
+    Speedup,
+)
 from skimba.data import embedded_test_images
 from skimba.pruning import LIKENESS, OWNER, SCORE, SELECTION, WALK, Pruner, read_settings
 from skimba.pruning.schedule import COUNTS, counts_left, read_schedule
@@ -47,7 +62,11 @@ def test_a_name_of_another_version_stands_for_the_parts_in_its_file():
 
 
 def test_prunings_travel_through_json(model, images):
-    for method, schedule in (("top", Flops(0.9)), ("r_meeto", {1: Remove(5), 2: 30, 3: OfFirst(0.5)}), ("random", {2: 0.5})):
+    for method, schedule in (
+        ("top", Flops(0.9)),
+        ("r_meeto", {1: Remove(5), 2: 30, 3: OfFirst(0.5)}),
+        ("random", {2: 0.5}),
+    ):
         pruned = skimba.prune(model, method, schedule, seed=3)
         plain = through_json(pruned.reducer.to_dict())
         assert plain.keys() == {"method", "schedule", "seed"}
@@ -141,7 +160,10 @@ def test_alignments_and_counts_by_value_are_those_by_name(model, images):
         assert Method(align=Alignment(value.scan, value.conv)) == Method(align=name)
     for name, value in COUNTS.items():
         assert Method(counts=value) == Method(counts=name)
-    copied = [lambda order, delta, bias: {} if order.size is None else {"step": order.size}, lambda layout: layout.owner_source]
+    copied = [
+        lambda order, delta, bias: {} if order.size is None else {"step": order.size},
+        lambda layout: layout.owner_source,
+    ]
     with torch.no_grad():
         for reduction in (Drop(), Merge(), Pairs()):
             exact, own = (Method(reduction, align) for align in (Alignment("hold", "held"), Alignment(*copied)))
@@ -154,7 +176,9 @@ def test_a_reduction_may_be_a_plain_function(model, images):
 
     with torch.no_grad():
         own = skimba.prune(model, Method(last, DECAY), {1: 0.5, 3: 8})(images)
-        named = skimba.prune(model, Method(Drop(lambda t, count, seed: t.position.float()), DECAY), {1: 0.5, 3: 8})(images)
+        named = skimba.prune(model, Method(Drop(lambda t, count, seed: t.position.float()), DECAY), {1: 0.5, 3: 8})(
+            images
+        )
     assert torch.equal(own, named)
 
 
@@ -165,7 +189,9 @@ def left(schedule, first, has_extra=True, depth=24):
 def test_counts_of_published_schedules():
     assert left({5: 0.8, 10: 0.8, 15: 0.8}, 196) == [156, 124, 100]
     assert left(dict.fromkeys(range(2, 24, 2), Remove(11)), 196) == [185, 174, 163, 152, 141, 130, 119, 108, 97, 86, 75]
-    assert left({6: OfFirst(0.7), 12: OfFirst(0.7**2), 18: OfFirst(0.7**3)}, 196) == [137, 96, 67], "DyVM, without the class"
+    assert left({6: OfFirst(0.7), 12: OfFirst(0.7**2), 18: OfFirst(0.7**3)}, 196) == [137, 96, 67], (
+        "DyVM, without the class"
+    )
     assert left({2: 101, "4": Count(1)}, 196) == [101, 1]
     assert left({2: Count(500), 3: Remove(150), 4: OfFirst(1.0)}, 196) == [196, 98, 98], "no more than half go at once"
     assert left({2: 1, 3: 1.0}, 196) == [196, 196]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from skimba.cost.flops import count_flops
-from skimba.pruning import prune
+from skimba.pruning import prune, read_settings
 from skimba.training import Recipe, read_recipe
 from tests.cli.test_cli import run
 from tests.data.scene_tree import write_tree
@@ -47,17 +47,19 @@ def test_a_recipes_flops_are_the_published_ones(name, figure):
     recipe = read_recipe(next(path for path in RECIPES if path.stem == name))
     model = recipe.dense_model(weights=False)
     if recipe.prune:
-        model = prune(model, **recipe.prune)
+        model = prune(model, **read_settings(recipe.prune))
     published, tolerance = figure
     assert count_flops(model, convention="published").total / 1e9 == pytest.approx(published, abs=tolerance)
 
 
 def test_what_is_given_wins(tmp_path):
     path = tmp_path / "a.toml"
-    path.write_text('model = "vim_micro"\nepochs = 3\n[prune]\npreset = "top"\nkeep = { 2 = 0.5 }\n')
-    recipe = read_recipe(path, ["epochs=7", "prune.preset=hold", "prune.keep.4=0.25", "dtype=bf16", "ema_decay=0.5"])
+    path.write_text('model = "vim_micro"\nepochs = 3\n[prune]\nmethod = "top"\nschedule = { 2 = 0.5 }\n')
+    recipe = read_recipe(
+        path, ["epochs=7", "prune.method=hold", "prune.schedule.4=0.25", "dtype=bf16", "ema_decay=0.5"]
+    )
     assert (recipe.epochs, recipe.dtype, recipe.ema_decay) == (7, "bf16", 0.5)
-    assert recipe.prune == {"preset": "hold", "keep": {"2": 0.5, "4": 0.25}}
+    assert recipe.prune == {"method": "hold", "schedule": {"2": 0.5, "4": 0.25}}
     assert read_recipe(path, [("epochs", 2)]).epochs == 2
     assert read_recipe("vim_micro") == Recipe("vim_micro")
 

@@ -67,7 +67,11 @@ def test_it_learns(tmp_path):
 
 def test_a_pruned_model_is_fine_tuned_from_its_weights_with_the_dense_one_as_teacher(tmp_path):
     images = embedded_test_images()[:64]
-    settings = {"prune": {"preset": "hold", "keep": {2: 0.5, 4: 0.5, 6: 0.5}}, "pretrained": True, "teacher": "dense"}
+    settings = {
+        "prune": {"method": "hold", "schedule": {2: 0.5, 4: 0.5, 6: 0.5}},
+        "pretrained": True,
+        "teacher": "dense",
+    }
     losses = {}
     for distillation in (0.0, 100.0):
         recipe = Recipe("vim_micro", epochs=1, batch_size=64, distillation=distillation, **settings)
@@ -81,9 +85,9 @@ def test_a_pruned_model_is_fine_tuned_from_its_weights_with_the_dense_one_as_tea
 def test_fine_tuning_recovers_what_pruning_lost(tmp_path):
     images = embedded_test_images()
     train_set, test_set = images[:700], images[700:]
-    pruned = prune(create_model("vim_micro", pretrained=True), "evit_sorted", keep={2: 0.5, 4: 0.5, 6: 0.5})
+    pruned = prune(create_model("vim_micro", pretrained=True), "condensed", {2: 0.5, 4: 0.5, 6: 0.5})
     before = accuracy(*predict(pruned, test_set.batches(100)))
-    settings = {"prune": pruned.reducer.settings(), "pretrained": True, "teacher": "dense", "dtype": "bf16"}
+    settings = {"prune": pruned.reducer.to_dict(), "pretrained": True, "teacher": "dense", "dtype": "bf16"}
     recipe = Recipe("vim_micro", epochs=3, batch_size=50, learning_rate=5e-4, **settings)
     after = train(recipe, train_set, test_set, tmp_path)["top1"]
     assert before < 0.55
@@ -343,7 +347,7 @@ def test_a_foreign_checkpoint_in_the_folder_is_refused(tmp_path):
         ({"crop_share": 1.5}, "crop_share must be in"),
         ({"augmentation": "more"}, "augmentation must be one of shift, imagenet"),
         ({"pretrained": True, "checkpoint": "x"}, "not both"),
-        ({"prune": {"presett": "hold"}}, r"unknown key 'prune.presett'; did you mean 'prune.preset'"),
+        ({"prune": {"methodd": "hold"}}, r"unknown key 'prune.methodd'; did you mean 'prune.method'"),
     ],
 )
 def test_bad_recipes_are_refused(settings, says):

@@ -81,10 +81,10 @@ def parse_schedule(text: str) -> dict[str, Any]:
             raise ValueError(f"--schedule takes BLOCK:SHARE pairs such as 5:0.8,10:0.8, or flops:0.6, got {text!r}")
         try:
             found[block] = {"remove": -int(amount)} if amount.startswith("-") else float(amount)
-            if amount.isdecimal() and int(amount) > 1:
+            if block != "flops" and amount.isdecimal() and int(amount) > 1:
                 found[block] = {"count": int(amount)}
         except ValueError:
             raise ValueError(
-                f"--schedule takes a share, a number of tokens or less so many of them (-20), got {part!r}"
+                f"--schedule takes a share, a number of tokens, or how many go (-20), got {part!r}"
             ) from None
     return found

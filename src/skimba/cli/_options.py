@@ -31,7 +31,7 @@ Schedule = Annotated[
     str | None,
     typer.Option(
         metavar="BLOCK:SHARE,…",
-        help="What stays after which blocks: shares (5:0.8,10:0.8), numbers of tokens (10:100), or less so many of them (15:-20); "
+        help="What stays after which blocks: shares (5:0.8,10:0.8), numbers of tokens (10:100) or how many go (15:-20); "
         "or flops:0.6, a share of the dense model's exact FLOPs. The paper's schedule if left out.",
     ),
 ]

@@ -192,9 +192,7 @@ def demo(
         rows = [row for name in demo_runs.MODELS for row in demo_runs.measure(name, images, lambda: advance(1))]
     sample = images[:2]
     pruned = {
-        f"{name} {method}": prune(
-            create_model(name, pretrained=True), method, dict.fromkeys(demo_runs.STAGES, 0.7)
-        )
+        f"{name} {method}": prune(create_model(name, pretrained=True), method, dict.fromkeys(demo_runs.STAGES, 0.7))
         for name in demo_runs.MODELS
         for method in ("top", "hold")
     }

@@ -152,8 +152,8 @@ class _CountingReducer(Reducer):
             if not tokens.x.is_meta:
                 raise
             raise ValueError(
-                "FLOPs are counted on tensors without data (device 'meta'), but a function of this pruning reads values, or makes "
-                f"tensors on another device than its tokens'. Count on real images, images=… ({error})"
+                "FLOPs are counted on tensors without data (device 'meta'), but a function of this pruning reads values, or "
+                f"makes tensors on another device than its tokens'. Count on real images, images=… ({error})"
             ) from error
         if self.exact:
             self.counts[REDUCER] = self.counts.get(REDUCER, 0) + counter.get_total_flops() // 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 import torch.nn.functional as F
@@ -61,13 +61,16 @@ class Search:
     least: float
     images: Tensor | None = None
 
+    @cached_property
+    def dense_flops(self) -> int:
+        return count_flops(with_reducer(self.model, None), convention="exact").total
+
     def pruned(self, schedule: Schedule) -> TokenModel:
         return with_reducer(self.model, self.reducer(schedule))
 
     def flops_share(self, schedule: Schedule) -> float:
         """Exact FLOPs under that schedule, as a share of the dense model's."""
-        dense = count_flops(with_reducer(self.model, None), convention="exact").total
-        return count_flops(self.pruned(schedule), convention="exact", images=self.images).total / dense
+        return count_flops(self.pruned(schedule), convention="exact", images=self.images).total / self.dense_flops
 
     def at(self, stages: tuple[int, ...], target: float) -> Schedule:
         """The schedule at ``stages`` whose exact FLOPs are ``target`` (0 … 1) of the dense model's, or just below.
@@ -189,7 +192,7 @@ def schedule_for_speed(
         if attempts[-1][0] <= WITHIN:
             break
         if schedule == least and reached < 1 - ACCEPTED:
-            shares = {block: search.least for block in stages}
+            shares = dict.fromkeys(stages, search.least)
             raise OutOfReachError(
                 f"{goal.asked} is out of reach: the least that this method can keep, {shares}, makes {goal.told(timed)}"
             )
@@ -215,8 +218,7 @@ def measure(dense: TokenModel, pruned: TokenModel, images: Tensor) -> Measured:
 
 
 def _mean(one: Measured, other: Measured) -> Measured:
-    assert one.speedup and other.speedup and one.time_ms and other.time_ms
-    speed, time_ms = (one.speedup + other.speedup) / 2, (one.time_ms + other.time_ms) / 2
+    speed, time_ms = ((one.speedup or 0) + (other.speedup or 0)) / 2, ((one.time_ms or 0) + (other.time_ms or 0)) / 2
     return replace(one, speedup=speed, time_ms=time_ms)
 
 

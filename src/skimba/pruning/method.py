@@ -12,7 +12,13 @@ from torch import Tensor
 from skimba.pruning.by_score import Drop, Hybrid, Merge
 from skimba.pruning.choices import choose, named
 from skimba.pruning.pairs import Pairs
-from skimba.pruning.plain import alignment_from_plain, alignment_name, alignment_to_plain, reduction_from_plain, reduction_to_plain
+from skimba.pruning.plain import (
+    alignment_from_plain,
+    alignment_name,
+    alignment_to_plain,
+    reduction_from_plain,
+    reduction_to_plain,
+)
 from skimba.pruning.reduction import Own, Reduction, Stage
 from skimba.pruning.schedule import COUNTS, read_stages
 from skimba.tokens import ALIGNMENTS, DECAY, HOLD, NONE, Alignment, Tokens
@@ -62,7 +68,9 @@ class Method:
         if self.counts is not None:
             object.__setattr__(self, "counts", named(COUNTS, self.counts, "counts"))
             if not self.part.weighs:
-                raise ValueError(f"{type(self.part).__name__} weighs no tokens, so counts must be None, got {self.counts!r}")
+                raise ValueError(
+                    f"{type(self.part).__name__} weighs no tokens, so counts must be None, got {self.counts!r}"
+                )
         object.__setattr__(self, "stages", read_stages(self.stages))
         if not isinstance(self.head_only, bool):
             raise TypeError(f"head_only must be True or False, got {self.head_only!r}")

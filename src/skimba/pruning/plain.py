@@ -61,7 +61,9 @@ def alignment_from_plain(plain: Any) -> Any:
     if not isinstance(plain, Mapping):
         return plain
     if set(plain) != {"scan", "conv"} or not all(isinstance(value, str) for value in plain.values()):
-        raise ValueError(f"an alignment is one of {', '.join(ALIGNMENTS)} or a table of scan and conv, got {dict(plain)!r}")
+        raise ValueError(
+            f"an alignment is one of {', '.join(ALIGNMENTS)} or a table of scan and conv, got {dict(plain)!r}"
+        )
     return Alignment(plain["scan"], plain["conv"])
 
 

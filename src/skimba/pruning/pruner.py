@@ -33,8 +33,8 @@ class Pruner:
     method: Method
     amounts: Schedule
     seed: int = 0
-    measured: Measured | None = field(default=None, compare=False)
-    counts: tuple[int, ...] | None = field(default=None, compare=False)
+    measured: Measured | None = field(default=None, compare=False, repr=False)
+    counts: tuple[int, ...] | None = field(default=None, compare=False, repr=False)
     scorer: LearnedScore | None = field(default=None, compare=False)
 
     @classmethod
@@ -55,9 +55,7 @@ class Pruner:
     @property
     def schedule(self) -> dict[int, Any]:
         """``{block: share or amount}``, as :func:`skimba.prune` takes it."""
-        return {
-            block: amount.share if isinstance(amount, Share) else amount for block, amount in self.amounts.items()
-        }
+        return {block: amount.share if isinstance(amount, Share) else amount for block, amount in self.amounts.items()}
 
     @property
     def counts_by_image(self) -> bool:
@@ -81,10 +79,14 @@ class Pruner:
 
     def __str__(self) -> str:
         stages = ", ".join(
-            f"{amount.share:.3g} of the tokens after block {block}" if isinstance(amount, Share) else f"{amount} after block {block}"
+            f"{amount.share:.3g} of the tokens after block {block}"
+            if isinstance(amount, Share)
+            else f"{amount} after block {block}"
             for block, amount in self.amounts.items()
         )
-        counts = "each image its own number" if self.counts is None else " → ".join(map(str, self.counts)) + " image tokens"
+        counts = (
+            "each image its own number" if self.counts is None else " → ".join(map(str, self.counts)) + " image tokens"
+        )
         return f"pruned by {self.method}\nschedule: {stages}\ntokens: {counts}"
 
     def reads_scan(self, block: int) -> bool:
@@ -100,9 +102,7 @@ class Pruner:
         extras = len(layout.extras)
         if isinstance(amount, Share) and self.counts_by_image:
             return self._reduce_by_image(tokens, block, amount.share)
-        return self._reduce(
-            tokens, block, amount.left(layout.image_count, layout.full_length - extras, extras > 0)
-        )
+        return self._reduce(tokens, block, amount.left(layout.image_count, layout.full_length - extras, extras > 0))
 
     def _reduce(self, tokens: Tokens, block: int, count: int) -> Tokens:
         if count >= tokens.layout.image_count:

@@ -70,7 +70,18 @@ def _alignment_0_1(old: Mapping[str, Any]) -> Alignment:
 
 
 OLD = {
-    *("keep", "reduction", "importance", "selection", "owner", "likeness", "align", "align_conv", "gap_delta", "stages"),
+    *(
+        "keep",
+        "reduction",
+        "importance",
+        "selection",
+        "owner",
+        "likeness",
+        "align",
+        "align_conv",
+        "gap_delta",
+        "stages",
+    ),
     *("counts", "head_only"),
 }
 OLD_CONV = {"none": "condensed", "decay": "zeros", "hold": "held"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -14,7 +14,6 @@ from skimba.models import TokenModel, with_reducer
 from skimba.pruning.calibration import (
     Goal,
     Measured,
-    OutOfReachError,
     Search,
     calibrate,
     measure,
@@ -104,7 +103,9 @@ class Speedup(Target):
             lambda timed: (timed.speedup or 0) / self.times,
             lambda timed: f"{timed.speedup:.2f}",
         )
-        return _timed(search, method, self.images, self.stages, goal, _batch(search.model, self.batch_size, self.images))
+        return _timed(
+            search, method, self.images, self.stages, goal, _batch(search.model, self.batch_size, self.images)
+        )
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,8 @@ def read_target(plain: Mapping[str, Any]) -> Target | None:
     known = [f.name for f in fields(TARGETS[name]) if f.name != "images"][1:]
     if unknown := [key for key in settings if key not in known]:
         raise ValueError(f"beside {name} a schedule takes {', '.join(known)}; got {unknown[0]!r}")
-    return TARGETS[name](plain[name], **settings)
+    found: Target = TARGETS[name](plain[name], **settings)
+    return found
 
 
 def _timed(
@@ -178,7 +180,9 @@ def _prepare(
     if images is not None and stages is not None and not by_image:
         raise ValueError("images choose the stages, so stages have no effect beside them: give one of the two")
     search = replace(
-        search, least=LEAST_SHARE if by_image else max(LEAST_SHARE, method.part.least_share), images=_counted(search, method, images)
+        search,
+        least=LEAST_SHARE if by_image else max(LEAST_SHARE, method.part.least_share),
+        images=_counted(search, method, images),
     )
     if images is not None and not by_image:
         return search, calibrate(search, share, images)
@@ -223,5 +227,5 @@ def _check_common(target: Any) -> None:
         raise ValueError(f"batch_size is a whole number from 1 on, got {size!r}")
 
 
-TARGETS: dict[str, Callable[..., Target]] = {"flops": Flops, "speedup": Speedup, "milliseconds": Milliseconds}
+TARGETS: dict[str, Any] = {"flops": Flops, "speedup": Speedup, "milliseconds": Milliseconds}
 NAMES = {Flops: "flops", Speedup: "speedup", Milliseconds: "milliseconds"}

@@ -31,8 +31,8 @@ def prune(
         method: a key of ``skimba.METHODS`` (``"hold"``: ours, pairs merge and every position keeps an owner; ``"top"``: the
             paper's) or a ``skimba.Method``: ``Method(Merge(score="l2"), align=HOLD)``, ``replace(METHODS["hold"], …)``.
         schedule: what stays after which blocks (from 1 on): ``{5: 0.7, 10: 0.7}``, shares of the image tokens that are there,
-            or whole numbers, ``Count``, ``Remove``, ``OfFirst``; or a target (of the backbone): ``Flops(0.6)``, ``Speedup(1.5, batch_size=8)``,
-            ``Milliseconds(20)``; None: the paper's schedule for the model.
+            or whole numbers, ``Count``, ``Remove``, ``OfFirst``; or a target (of the backbone): ``Flops(0.6)``,
+            ``Speedup(1.5, batch_size=8)``, ``Milliseconds(20)``; None: the paper's schedule for the model.
         seed: for random scores, and for learned ones before their training.
 
     Returns:
@@ -87,7 +87,9 @@ def _check_amounts(model: TokenModel, method: Method, amounts: Schedule) -> None
     """Raise ValueError where the method cannot do what a stage asks for."""
     if method.counts is not None:
         if own := [block for block, amount in amounts.items() if not isinstance(amount, Share)]:
-            raise ValueError(f"with counts a schedule has shares of the weight only, got {amounts[own[0]]} after block {own[0]}")
+            raise ValueError(
+                f"with counts a schedule has shares of the weight only, got {amounts[own[0]]} after block {own[0]}"
+            )
         return
     least, present = method.part.least_share, math.prod(model.grid)
     for block, count in counts_left(amounts, present, model.class_token_count > 0).items():
