@@ -1,6 +1,7 @@
 """Every model keeps timm's contract, read off timm's own vision transformer."""
 
 import inspect
+from dataclasses import replace
 
 import pytest
 import timm
@@ -64,11 +65,13 @@ def test_constructors_take_timms_arguments(model, arguments):
     assert arguments in inspect.signature(type(model)).parameters
 
 
-@pytest.mark.parametrize("preset", [None, "top", "hold", "mass"])
-def test_head_and_features_make_the_model(model, images, preset):
-    if preset is not None:
-        counts = {"counts": "mass", "keep": {1: 0.9, 2: 0.6}} if preset == "mass" else {"keep": KEEP}
-        model = skimba.prune(model, "hold" if preset == "mass" else preset, head_only=False, **counts)
+@pytest.mark.parametrize("way", [None, "top", "hold", "mass"])
+def test_head_and_features_make_the_model(model, images, way):
+    if way == "mass":
+        by_image = replace(skimba.METHODS["hold"], head_only=False, counts="mass")
+        model = skimba.prune(model, by_image, {1: 0.9, 2: 0.6})
+    elif way is not None:
+        model = skimba.prune(model, replace(skimba.METHODS[way], head_only=False), KEEP)
     with torch.no_grad():
         features = model.forward_features(images)
         read = model.forward_head(features, pre_logits=True)
@@ -112,7 +115,7 @@ def test_what_the_head_reads_is_a_choice(model, images):
 
 def test_the_mean_counts_a_token_for_all_that_it_owns(model, images):
     """After merging, the mean over owners is the mean over the grid that shows them."""
-    pruned = skimba.prune(model, "hold", keep={2: 0.5})
+    pruned = skimba.prune(model, "hold", {2: 0.5})
     pruned.reset_classifier(0, "avg")
     with torch.no_grad():
         _, (last,) = pruned.forward_intermediates(images, 1, norm=True, restore="owner")
@@ -182,8 +185,8 @@ def test_extra_tokens_and_dictionaries_as_timm_gives_them(model, images):
         torch.testing.assert_close(listed[-1][1][:, 0], read)
 
 
-def stages(model, images, **method):
-    pruned = skimba.prune(model, keep=KEEP, **method)
+def stages(model, images, method):
+    pruned = skimba.prune(model, method, KEEP)
     with torch.no_grad():
         tokens, before, after = pruned.embed(images), [], []
         for number, block in enumerate(pruned.layers, 1):
@@ -195,7 +198,7 @@ def stages(model, images, **method):
 
 
 def test_after_hold_every_position_shows_its_owner(model, images):
-    pruned, _, after = stages(model, images, preset="hold")
+    pruned, _, after = stages(model, images, "hold")
     with torch.no_grad():
         maps = pruned.forward_intermediates(images, intermediates_only=True, restore="owner")
     for tokens, found in zip(after, maps, strict=True):
@@ -204,7 +207,7 @@ def test_after_hold_every_position_shows_its_owner(model, images):
 
 
 def test_last_shows_a_removed_position_as_it_was(model, images):
-    pruned, before, after = stages(model, images, preset="top")
+    pruned, before, after = stages(model, images, "top")
     with torch.no_grad():
         *_, last = pruned.forward_intermediates(images, intermediates_only=True, restore="last", output_fmt="NLC")
     expected = before[0].stream.clone()
@@ -219,7 +222,7 @@ def test_last_shows_a_removed_position_as_it_was(model, images):
 def test_groups_of_unequal_counts_restore_each_by_itself(model, restore, size):
     images = torch.randn(5, 3, *size, generator=torch.Generator().manual_seed(3))
     images[0] = images[0].mean()  # one that needs few tokens
-    pruned = skimba.prune(model, "hold", counts="mass", keep={1: 0.8, 2: 0.6})
+    pruned = skimba.prune(model, replace(skimba.METHODS["hold"], counts="mass"), {1: 0.8, 2: 0.6})
     with torch.no_grad():
         together = pruned.forward_intermediates(images, intermediates_only=True, restore=restore)
         final, _ = pruned.forward_intermediates(images, 1, restore=restore)
@@ -235,7 +238,7 @@ def test_groups_of_unequal_counts_restore_each_by_itself(model, restore, size):
 
 def test_features_learn_through_every_restore(model, images):
     for restore in RESTORE:
-        pruned = skimba.prune(model, "hold", keep=KEEP)
+        pruned = skimba.prune(model, "hold", KEEP)
         maps = pruned.forward_intermediates(images, 2, intermediates_only=True, restore=restore)
         model.zero_grad()
         sum(one.square().sum() for one in maps).backward()
@@ -261,7 +264,7 @@ def test_features_only_gives_maps(create):
 
 
 def test_maps_of_a_pruned_model(model, images):
-    pruned = skimba.prune(model, "hold", keep=KEEP)
+    pruned = skimba.prune(model, "hold", KEEP)
     with torch.no_grad():
         expected = pruned.forward_intermediates(images, [2], norm=True, intermediates_only=True, restore="last")
         found = FeatureMaps(pruned, [2], norm=True, restore="last")(images)
@@ -269,11 +272,11 @@ def test_maps_of_a_pruned_model(model, images):
     assert len(model.layers) == 4, "the dense model is not cut"
 
 
-@pytest.mark.parametrize("preset", [None, "hold", "top", "dyvm"])
-def test_checkpointing_computes_again_and_changes_nothing(model, images, preset):
+@pytest.mark.parametrize("method", [None, "hold", "top", "dyvm"])
+def test_checkpointing_computes_again_and_changes_nothing(model, images, method):
     """Inner values are not kept but computed in the backward pass: the same gradients, each block run twice."""
-    if preset is not None:
-        model = skimba.prune(model, preset, keep=KEEP, head_only=False)
+    if method is not None:
+        model = skimba.prune(model, replace(skimba.METHODS[method], head_only=False), KEEP)
     model.train()
     grads, kept = {}, {}
     for enable in (False, True):

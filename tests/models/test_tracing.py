@@ -12,7 +12,7 @@ WAYS = {"dense": None, "hold": "hold", "top": "top"}
 def made(family, way):
     torch.manual_seed(0)
     model = randomise(TINY[family]())
-    return model if WAYS[way] is None else skimba.prune(model, WAYS[way], keep={2: 0.5})
+    return model if WAYS[way] is None else skimba.prune(model, WAYS[way], {2: 0.5})
 
 
 @pytest.fixture(params=[(family, way) for family in TINY for way in WAYS], ids="-".join)

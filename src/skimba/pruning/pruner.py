@@ -12,7 +12,7 @@ from skimba.pruning.calibration import Measured
 from skimba.pruning.learned import LearnedScore
 from skimba.pruning.method import Method
 from skimba.pruning.reduction import Stage, kept_places
-from skimba.pruning.schedule import COUNT_STEP, Amount, Schedule, Share, counts_left
+from skimba.pruning.schedule import COUNT_STEP, Schedule, Share, counts_left
 from skimba.tokens import Groups, Tokens
 
 
@@ -65,7 +65,7 @@ class Pruner:
     @property
     def head_only(self) -> bool:
         """Whether the last block computes only what the head reads; not where nothing is removed: that is the dense model."""
-        return self.method.head_only and any(map(_removes, self.amounts.values()))
+        return self.method.head_only and any(amount.removes for amount in self.amounts.values())
 
     def to_dict(self) -> dict[str, Any]:
         """Method, schedule and seed as plain data for JSON or TOML (block numbers as text);
@@ -92,7 +92,7 @@ class Pruner:
     def reads_scan(self, block: int) -> bool:
         """Only a stage that scores its tokens needs what the block's scans computed."""
         amount = self.amounts.get(block)
-        return amount is not None and _removes(amount) and self.method.part.reads_scan
+        return amount is not None and amount.removes and self.method.part.reads_scan
 
     def __call__(self, tokens: Tokens, block: int) -> Tokens | Groups:
         amount = self.amounts.get(block)
@@ -132,7 +132,3 @@ class Pruner:
     def _stage(self, block: int, count: int) -> Stage:
         score = None if self.scorer is None else partial(self.scorer, block=block)
         return Stage(count, self.method.alignment, self.seed + block, score)
-
-
-def _removes(amount: Amount) -> bool:
-    return amount != Share(1)

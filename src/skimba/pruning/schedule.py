@@ -29,6 +29,11 @@ class Amount(ABC):
             has_extra: whether the sequence holds a class token or registers too.
         """
 
+    @property
+    def removes(self) -> bool:
+        """Whether any tokens go."""
+        return True
+
     @abstractmethod
     def plain(self) -> Any:
         """As JSON and TOML hold it."""
@@ -42,6 +47,10 @@ class Share(Amount):
 
     def __post_init__(self) -> None:
         _check_share(self.share)
+
+    @property
+    def removes(self) -> bool:
+        return self.share < 1
 
     def left(self, present: int, first: int, has_extra: bool) -> int:
         return stage_count(present, self.share, has_extra)
