@@ -105,7 +105,7 @@ def test_outputs_are_checked_before_any_work(tmp_path, monkeypatch, capsys):
     picture = tmp_path / "a.png"
     picture.write_bytes(b"")
     settings, model = tmp_path / "found.json", tmp_path / "m.safetensors"
-    settings.write_text('{"preset": "hold"}')
+    settings.write_text('{"method": "hold"}')
     save_model(create_model("vim_micro", depth=1), model)
     evaluate = ["eval", "vim_micro", "--data", data]
     schedule = ["schedule", "vim_micro", "--target-flops", "0.7"]

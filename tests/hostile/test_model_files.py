@@ -117,7 +117,7 @@ def test_only_sizes_of_the_architecture_are_taken(saved, key):
 
 @pytest.mark.parametrize("keep", [5, "half", [0.5], {"1": "x"}, {"1": 2.0}, {"9": 0.5}, None])
 def test_a_wrong_pruning_is_refused(tmp_path, keep):
-    model = skimba.prune(skimba.create_model("vim_micro", **SMALL), "hold", keep={1: 0.5})
+    model = skimba.prune(skimba.create_model("vim_micro", **SMALL), "hold", {1: 0.5})
     beside = save_model(model, tmp_path / "m.safetensors")
     content = json.loads(beside.read_text())
     if keep is None:
@@ -380,7 +380,7 @@ def mutate(content, chance):
 
 def fuzz(saved, tries):
     beside, content = saved
-    pruned = skimba.prune(load_model(beside.with_suffix(".safetensors")), "hold", keep={1: 0.5})
+    pruned = skimba.prune(load_model(beside.with_suffix(".safetensors")), "hold", {1: 0.5})
     save_model(pruned, beside.with_suffix(".safetensors"))
     content, chance = json.loads(beside.read_text()), random.Random(0)
     for _ in range(tries):
