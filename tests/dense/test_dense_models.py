@@ -6,6 +6,7 @@ import torch
 import skimba
 from skimba.dense.masks import mask_targets, paste_masks
 from skimba.dense.pictures import fit, padded
+from skimba.tokens import RESTORE
 from tests.conftest import randomise
 from tests.dense.conftest import SIZES
 
@@ -252,6 +253,40 @@ def test_a_checkpoint_loads_and_other_classes_start_afresh(tmp_path):
     assert torch.equal(other.neck.fpn_convs[0].conv.weight, trained.neck.fpn_convs[0].conv.weight)
     with pytest.raises(ValueError, match=r"does not fit this MaskRCNN: .*shape of .*patch_embed"):
         skimba.mask_rcnn("plain_mamba_micro", 3, checkpoint=path, **{**SIZES, "patch_size": 16})
+
+
+@pytest.mark.parametrize("pruned", [False, True])
+@pytest.mark.parametrize("name", ["plain_mamba_micro", "vim_micro"])
+@pytest.mark.parametrize("make", [skimba.mask_rcnn, skimba.upernet])
+def test_a_model_is_written_and_read_again(tmp_path, make, name, pruned):
+    model = randomise(make(name, 3, restore="owner", largest=(64, 96), **SIZES))
+    model.pictures.image_mean = model.backbone.pretrained_cfg["mean"] = [0.1, 0.2, 0.3]
+    if pruned:
+        model = skimba.prune(model, "hold", keep={1: 0.5})
+    beside = skimba.save_model(model, tmp_path / "dense.safetensors", {"AP": 1.0})
+    assert beside.is_file()
+    read = skimba.create_model(checkpoint=tmp_path / "dense.safetensors").eval()
+    assert type(read) is type(model)
+    assert read.img_size == model.img_size == (64, 96)
+    assert read.pictures.image_mean == [0.1, 0.2, 0.3]
+    images = [torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(5))]
+    with torch.no_grad():
+        for got, expected in zip(read(images)[0].values(), model(images)[0].values(), strict=True):
+            assert torch.equal(got, expected)
+
+
+def test_what_cannot_be_written_says_so(tmp_path):
+    model = skimba.mask_rcnn("vim_micro", 3, restore=RESTORE["last"], **SIZES)
+    with pytest.raises(ValueError, match="a restore that is a function cannot be written"):
+        skimba.save_model(model, tmp_path / "dense.safetensors")
+    model.made = {}
+    with pytest.raises(ValueError, match=r"only a model that skimba.mask_rcnn or skimba.upernet made"):
+        skimba.save_model(model, tmp_path / "dense.safetensors")
+
+
+def test_a_number_of_classes_is_one_or_more():
+    with pytest.raises(ValueError, match="num_classes must be 1 or more, got 0"):
+        skimba.mask_rcnn("vim_micro", 0)
 
 
 def test_published_weights_without_a_network_say_what_to_fetch(monkeypatch):

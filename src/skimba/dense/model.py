@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 from torch import Tensor
 
 from skimba.dense.backbones import DenseBackbone
+from skimba.dense.pictures import FitPictures
 from skimba.models import Reducer, TokenModel, with_reducer
 from skimba.models.sharing import SharedWeights, shared_twin
 
@@ -16,11 +18,15 @@ class DenseModel(SharedWeights):
 
     Attributes:
         backbone: a model without a head; what :func:`skimba.prune` prunes.
+        pictures: how pictures become a batch.
         num_classes: classes that it tells apart (of objects: without the background).
+        made: its ``kind``, and the name of the ``model`` and the ``sizes`` it was made with; empty if it was put together by hand.
     """
 
     backbone: DenseBackbone
+    pictures: FitPictures
     num_classes: int
+    made: Mapping[str, Any] = {}
 
     def forward_counted(self, images: Tensor) -> None:
         """Everything that costs, for a batch ``(b c height width)`` that may have no data: what ``count_flops`` counts.

@@ -17,12 +17,13 @@ from skimba.dense.plain_mamba import PlainMambaAdapter, PlainMambaStages
 from skimba.dense.regions import HeadSizes
 from skimba.dense.upernet import UperNet
 from skimba.models import PlainMamba, TokenModel
-from skimba.models.registry import named_model
+from skimba.models.registry import list_models, named_model
 from skimba.models.variants import HubFile, Source, fetch
 from skimba.tokens import Restore, start_restore
 
 IMAGENET = "imagenet"  # weights of the backbone alone, from classification
-CLASSES = {"coco": 80, "ade20k": 150, "scenes": 10}  # that the weights of a data set tell apart
+OBJECTS = {"coco": 80, "scenes": 10}  # classes that the weights of a data set tell apart
+AREAS = {"ade20k": 150, "scenes": 11}  # the same of a segmenter; scenes with their background
 # Names begin so of the parameters whose shape follows the number of classes.
 BY_CLASS = (
     "roi_head.bbox_head.fc_",
@@ -88,6 +89,7 @@ def mask_rcnn(
             not fit.
         ConnectionError, FileNotFoundError: weights that are unavailable.
     """
+    asked = _asked(num_classes, OBJECTS.get(pretrained or "", 80), restore, sizes)
     variant, model = _model(name, DETECTORS, pretrained, checkpoint, sizes)
     backbone: DenseBackbone
     neck: FPN | SimplePyramid
@@ -99,8 +101,8 @@ def mask_rcnn(
     else:
         backbone = last_map(model)
         neck = SimplePyramid(backbone.channels[0], backbone.strides[0], variant.head_sizes.width)
-    count = num_classes or CLASSES.get(pretrained or "", 80)
-    detector = MaskRCNN(backbone, neck, count, variant.head_sizes, variant.anchor_scale, variant.largest)
+    detector = MaskRCNN(backbone, neck, asked["num_classes"], variant.head_sizes, variant.anchor_scale, variant.largest)
+    detector.made = {"kind": "mask_rcnn", "model": name, "sizes": asked}
     return _finished(detector, variant, pretrained, checkpoint, num_classes, restore)
 
 
@@ -127,11 +129,21 @@ def upernet(
     Raises:
         ValueError, ConnectionError, FileNotFoundError: as :func:`mask_rcnn`.
     """
+    asked = _asked(num_classes, AREAS.get(pretrained or "", 150), restore, sizes)
     variant, model = _model(name, SEGMENTERS, pretrained, checkpoint, sizes)
     backbone = PlainMambaStages(model) if isinstance(model, PlainMamba) else stage_maps(model)
-    count = num_classes or CLASSES.get(pretrained or "", 150)
-    segmenter = UperNet(backbone, count, variant.width, variant.auxiliary_width, largest=variant.largest)
+    segmenter = UperNet(backbone, asked["num_classes"], variant.width, variant.auxiliary_width, largest=variant.largest)
+    segmenter.made = {"kind": "upernet", "model": name, "sizes": asked}
     return _finished(segmenter, variant, pretrained, checkpoint, num_classes, restore)
+
+
+def _asked(
+    num_classes: int | None, default: int, restore: str | Callable[[], Restore], sizes: dict[str, Any]
+) -> dict[str, Any]:
+    """What the model is made with beside its name, as :func:`skimba.save_model` writes it."""
+    if num_classes is not None and num_classes < 1:
+        raise ValueError(f"num_classes must be 1 or more, got {num_classes}")
+    return {"num_classes": num_classes or default, "restore": restore, **sizes}
 
 
 def _model(
@@ -149,9 +161,34 @@ def _model(
         known = ", ".join([*variant.weights, IMAGENET])
         raise ValueError(f"no weights {pretrained!r} are published for this model of {name}; known: {known}")
     if "largest" in sizes:
-        variant = replace(variant, largest=sizes.pop("largest"))
+        largest = sizes["largest"]
+        variant = replace(variant, largest=None if largest is None else tuple(largest))
+    sizes = {key: value for key, value in sizes.items() if key != "largest"}
     variant = replace(variant, sizes={**variant.sizes, **sizes})
     return variant, named_model(variant.model, pretrained == IMAGENET, **variant.sizes)
+
+
+def names_of(kind: str) -> list[str]:
+    """Names that :func:`mask_rcnn` (kind ``"mask_rcnn"``) or :func:`upernet` (``"upernet"``) knows."""
+    return sorted({*VARIANTS[kind].keys() - {ANY}, *list_models()})
+
+
+def check_asked(kind: str, name: str, asked: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The classifier and its sizes that a model would be made of; nothing is built.
+
+    Raises:
+        ValueError: a number of classes, a restore or a size of pictures that cannot be.
+    """
+    sizes = dict(asked)
+    count, restore, largest = sizes.pop("num_classes", None), sizes.pop("restore", "last"), sizes.pop("largest", None)
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise ValueError(f"num_classes must be 1 or more, got {count!r}")
+    start_restore(restore)
+    sides = [largest] if not isinstance(largest, list | tuple) or len(largest) != 2 else list(largest)
+    if largest is not None and not all(isinstance(side, int) and side > 0 for side in sides):
+        raise ValueError(f"largest must be two whole numbers of pixels, or None, got {largest!r}")
+    variant = VARIANTS[kind].get(name) or replace(VARIANTS[kind][ANY], model=name)
+    return variant.model, {**variant.sizes, **sizes}
 
 
 Dense = TypeVar("Dense", bound=DenseModel)
@@ -232,3 +269,4 @@ SEGMENTERS = {
     ),
     ANY: Variant("", largest=(512, 2048)),
 }
+VARIANTS = {"mask_rcnn": DETECTORS, "upernet": SEGMENTERS}

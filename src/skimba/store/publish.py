@@ -11,6 +11,9 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from skimba.dense import DenseModel
+from skimba.dense.loading import load_dense
+from skimba.dense.model import tokens_of
 from skimba.models import TokenModel, load_checkpoint
 from skimba.models.checkpoint import read_shapes
 from skimba.models.variants import HubFile, fetch
@@ -22,13 +25,13 @@ from skimba.store.description import describe, read_description
 HUB = "hf-hub:"  # timm's prefix for a model in a hub repository
 
 
-def save_model(model: TokenModel, path: str | Path, figures: Mapping[str, Any] | None = None) -> Path:
+def save_model(model: TokenModel | DenseModel, path: str | Path, figures: Mapping[str, Any] | None = None) -> Path:
     """Write a model, dense or pruned, as ``path`` (``.safetensors``) and a ``.json`` of the same name.
 
     The dtype and, where ``model.pretrained_cfg["label_names"]`` has them, the names of the classes go with it.
 
     Args:
-        model: one that :func:`skimba.create_model` made.
+        model: one that :func:`skimba.create_model`, :func:`skimba.mask_rcnn` or :func:`skimba.upernet` made.
         figures: measured results to publish with it, plain data.
 
     Returns:
@@ -42,7 +45,8 @@ def save_model(model: TokenModel, path: str | Path, figures: Mapping[str, Any] |
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"weights are written as .safetensors, got {path.name}")
-    pruning = model.reducer.to_dict() if isinstance(model.reducer, Pruner) else None
+    reducer = tokens_of(model).reducer
+    pruning = reducer.to_dict() if isinstance(reducer, Pruner) else None
     description = describe(model, pruning, figures or {})
     weights = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
     if bad := [name for name, tensor in weights.items() if not tensor.isfinite().all()]:
@@ -61,8 +65,8 @@ def _save(weights: dict[str, Tensor], path: str) -> None:
         raise OSError(str(error)) from error
 
 
-def load_model(path: str | Path) -> TokenModel:
-    """The model, pruned as it was, that :func:`save_model` wrote.
+def load_model(path: str | Path) -> Any:
+    """The model, detector or segmenter, pruned as it was, that :func:`save_model` wrote.
 
     Args:
         path: the ``.safetensors`` with its ``.json`` beside, or ``hf-hub:USER/REPOSITORY``, pushed by
@@ -91,7 +95,8 @@ def load_model(path: str | Path) -> TokenModel:
             model = prune(model, **read_settings(description.prune))
         except Exception as error:  # what a method makes of arbitrary plain data is not bounded
             raise ValueError(f"{beside}: this is no pruning of the model: {plain(error, 400)}") from error
-    load_checkpoint(model, weights)  # after the pruning, which may have weights of its own
+    # after the pruning, which may have weights of its own
+    load_dense(model, weights) if isinstance(model, DenseModel) else load_checkpoint(model, weights)
     return model
 
 
