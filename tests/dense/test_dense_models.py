@@ -1,5 +1,7 @@
 """Detectors and segmenters as their users meet them: any pictures, checked targets, losses and detections."""
 
+import json
+
 import pytest
 import torch
 
@@ -262,7 +264,7 @@ def test_a_model_is_written_and_read_again(tmp_path, make, name, pruned):
     model = randomise(make(name, 3, restore="owner", largest=(64, 96), **SIZES))
     model.pictures.image_mean = model.backbone.pretrained_cfg["mean"] = [0.1, 0.2, 0.3]
     if pruned:
-        model = skimba.prune(model, "hold", keep={1: 0.5})
+        model = skimba.prune(model, "hold", {1: 0.5})
     beside = skimba.save_model(model, tmp_path / "dense.safetensors", {"AP": 1.0})
     assert beside.is_file()
     read = skimba.create_model(checkpoint=tmp_path / "dense.safetensors").eval()
@@ -398,3 +400,25 @@ def test_micro_models_are_small(make, name):
     assert sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values()) <= 5e6
     assert model.img_size == (128, 128)
     assert model.backbone.embed(torch.zeros(1, 3, 128, 128)).layout.image_count == 256
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"kind": "retinanet"}, "unknown kind 'retinanet'; known: classifier, mask_rcnn, upernet"),
+        ({"kind": ["mask_rcnn"]}, "unknown kind"),
+        ({"kind": "upernet"}, "the weights are not those of plain_mamba_micro"),
+        ({"model": "any"}, "unknown model 'any'; known: plain_mamba_l1"),
+        ({"sizes": {"num_classes": 10**9}}, "the weights are not those|no model can have these sizes"),
+        ({"sizes": {"num_classes": -1}}, "num_classes must be 1 or more, got -1"),
+        ({"sizes": {"num_classes": 3, "restore": "best"}}, "unknown restore 'best'"),
+        ({"sizes": {"num_classes": 3, "largest": "all"}}, "largest must be two whole numbers"),
+        ({"sizes": {"num_classes": 3, "depth": 10**9}}, "sizes.depth|depth"),
+    ],
+)
+def test_a_changed_description_is_refused_before_anything_is_built(tmp_path, change, says):
+    path = tmp_path / "dense.safetensors"
+    beside = skimba.save_model(skimba.mask_rcnn("plain_mamba_micro", 3, **SIZES), path)
+    beside.write_text(json.dumps({**json.loads(beside.read_text()), **change}))
+    with pytest.raises(ValueError, match=says):
+        skimba.create_model(checkpoint=path)

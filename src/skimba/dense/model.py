@@ -20,7 +20,7 @@ class DenseModel(SharedWeights):
         backbone: a model without a head; what :func:`skimba.prune` prunes.
         pictures: how pictures become a batch.
         num_classes: classes that it tells apart (of objects: without the background).
-        made: its ``kind``, and the name of the ``model`` and the ``sizes`` it was made with; empty if it was put together by hand.
+        made: its ``kind``, the name of the ``model`` and the ``sizes`` it was made with; empty if it was put together by hand.
     """
 
     backbone: DenseBackbone

@@ -128,9 +128,7 @@ class Description:
         return model
 
 
-def describe(
-    model: TokenModel | DenseModel, prune: dict[str, Any] | None, figures: Mapping[str, Any]
-) -> Description:
+def describe(model: TokenModel | DenseModel, prune: dict[str, Any] | None, figures: Mapping[str, Any]) -> Description:
     """The description of a model that :func:`skimba.create_model`, ``mask_rcnn`` or ``upernet`` made.
 
     Raises:
@@ -175,7 +173,9 @@ def _classifier(model: TokenModel) -> tuple[str, str, dict[str, Any]]:
 def _dense(model: DenseModel) -> tuple[str, str, dict[str, Any]]:
     """Kind, name and sizes."""
     if not model.made:
-        raise ValueError("only a model that skimba.mask_rcnn or skimba.upernet made can be written: no other knows its sizes")
+        raise ValueError(
+            "only a model that skimba.mask_rcnn or skimba.upernet made can be written: no other knows its sizes"
+        )
     if callable(model.backbone.restore):
         raise ValueError("a restore that is a function cannot be written: name one of skimba.tokens.RESTORE")
     return model.made["kind"], model.made["model"], {**model.made["sizes"], "restore": model.backbone.restore}
