@@ -22,7 +22,7 @@ def main() -> None:
     except KeyboardInterrupt:
         print("skimba: interrupted", file=sys.stderr)
         sys.exit(130)
-    except Exception as error:  # whatever comes: nobody but a developer is helped by a traceback
+    except Exception as error:  # anything: a traceback helps only developers
         if os.environ.get(DEBUG) == "1":
             traceback.print_exc()
         print(f"skimba: {one_line(error)}", file=sys.stderr)

@@ -25,7 +25,7 @@ app = typer.Typer(
 )
 INTERRUPTED = 130  # exit code of a shell for a command that Ctrl-C ended
 Function = TypeVar("Function", bound=Callable[..., None])
-WRITER = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started, one speaks
+WRITER = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started, only one prints
 out, err = Console(quiet=not WRITER), Console(stderr=True, quiet=not WRITER)
 
 
@@ -49,7 +49,7 @@ def command(name: str) -> Callable[[Function], Function]:
             }
             try:
                 function(**made, **values)
-            except KeyboardInterrupt:  # the command line's library would answer in a way of its own
+            except KeyboardInterrupt:  # typer would answer in its own way
                 warn("skimba: interrupted")
                 raise typer.Exit(INTERRUPTED) from None
 
@@ -76,7 +76,7 @@ def _options_of(kind: Any) -> list[inspect.Parameter]:
 
 
 def say(text: str) -> None:
-    """A line of the result: to standard output as it is, by one process."""
+    """A line of the result, to standard output, by one process."""
     out.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
 

@@ -1,4 +1,4 @@
-"""What is printed of errors and names: one line, of bounded length, that no terminal takes for a command."""
+"""Errors and names as printed: one line, of bounded length, without terminal escape sequences."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def printable(text: str) -> str:
-    """The text without escape sequences and control characters, on one line; bytes that are no UTF-8 as ``\\xNN``."""
+    """The text without escape sequences and control characters, on one line; bytes that are not UTF-8 as ``\\xNN``."""
     plain = _CONTROL.sub("", " ".join(_ESCAPES.sub("", text).split()))
     return plain.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says; its name where it says nothing, or what makes no sense without it."""
+    """The message of an error, with its type where the message is empty or makes no sense alone."""
     said = printable(str(error))
     if isinstance(error, KeyError | AssertionError | RecursionError | MemoryError) or not said:
         said = f"{type(error).__name__}: {said}" if said else type(error).__name__

@@ -41,7 +41,7 @@ def progress_bar() -> Progress:
 
 @contextmanager
 def bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar; what it yields advances it."""
+    """A progress bar; the function that it yields advances it."""
     with progress_bar() as progress:
         task = progress.add_task(description, total=total)
         yield lambda count: progress.update(task, advance=count, refresh=True)

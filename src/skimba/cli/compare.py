@@ -20,10 +20,10 @@ SHOWN = 20  # names in a list on the screen
 @command("compare")
 def compare_command(
     before: Annotated[Path, typer.Argument(help="Predictions of one model, for instance the dense one.")],
-    after: Annotated[Path, typer.Argument(help="Those of another for the same pictures.")],
+    after: Annotated[Path, typer.Argument(help="Predictions of another model for the same pictures.")],
     json_output: Json = False,
 ) -> None:
-    """Which pictures flip between two models, right to wrong and wrong to right."""
+    """List the pictures whose prediction turns wrong or right from one model to another."""
     found = compare(read_rows(before, ClassPrediction), read_rows(after, ClassPrediction))
     if json_output:
         print_json(asdict(found))

@@ -33,12 +33,12 @@ COUNTED = 64  # pictures for FLOPs that depend on them
 class TableOptions:
     """What is written."""
 
-    predictions: Annotated[Path | None, typer.Option(help="Write what is said of each picture (.csv or .parquet).")] = (
+    predictions: Annotated[
+        Path | None, typer.Option(help="Write the prediction for each picture (.csv or .parquet).")
+    ] = None
+    confusion: Annotated[Path | None, typer.Option(help="Write the confusion matrix, true classes in rows (.csv).")] = (
         None
     )
-    confusion: Annotated[
-        Path | None, typer.Option(help="Write how often each class (row) was taken for which (.csv).")
-    ] = None
 
     def check(self, inputs: list[Path]) -> None:
         """Raise before any work if a table cannot be written."""
@@ -47,7 +47,7 @@ class TableOptions:
                 check_output(path, suffixes, inputs)
 
     def write(self, task: Task, rows: list[Any], pictures: Pictures) -> None:
-        """By one process."""
+        """In one process."""
         if self.predictions is not None and rank() == 0:
             write_rows(rows, task.row, self.predictions)
         if self.confusion is not None and rank() == 0:
@@ -62,12 +62,12 @@ def evaluate(
     tables: TableOptions,
     batch_size: Annotated[int, typer.Option(min=1)] = 100,
     real: Annotated[
-        bool, typer.Option("--real", help="Also by ImageNet's real labels (arXiv 2006.07159), which timm has.")
+        bool, typer.Option("--real", help="Also report accuracy on ImageNet's real labels (arXiv 2006.07159).")
     ] = False,
     smoke: Smoke = False,
     json_output: Json = False,
 ) -> None:
-    """Figures of a model, dense or pruned, on all pictures, each counted once. Under torchrun they are shared.
+    """Measure a model, dense or pruned, on all pictures, each counted once. Under torchrun the work is shared.
 
     Without --data: the 1,000 images in the package.
     """

@@ -28,7 +28,7 @@ def predict_command(
     workers: Workers = None,
     device: Device = "cpu",
 ) -> None:
-    """Say what is in pictures. Those that cannot be read go to OUT.rejects.csv; an interrupted run goes on when repeated."""
+    """Predict the classes of pictures. Unreadable ones are listed in OUT.rejects.csv. Repeat the command to resume."""
     check_output(table, tuple(FORMATS), [*model.files, *paths])
     network = find_model(model.source, model.pruning, model.checkpoint).to(local_device(device))
     files = find_images(paths, mode_of(network))

@@ -19,7 +19,7 @@ from skimba.store.publish import push_model, save_model
 def export_weights(
     model: ModelOptions,
     weights: Annotated[
-        Path, typer.Option("--out", help="The .safetensors to write; a .json of that name goes beside.")
+        Path, typer.Option("--out", help="The .safetensors to write; a .json of the same name goes beside it.")
     ],
     figures: Annotated[Path | None, typer.Option(help="JSON of skimba eval to publish with it.")] = None,
     push: Annotated[str | None, typer.Option(metavar="USER/NAME", help="Also upload to this hub repository.")] = None,

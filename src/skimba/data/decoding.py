@@ -1,4 +1,4 @@
-"""From bytes that anybody may have written to a picture: which formats, how large, and what becomes of unusual pixels."""
+"""From untrusted bytes to a picture: the formats and sizes allowed, and what becomes of unusual pixels."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def _decode(file: BinaryIO, name: str, formats: tuple[str, ...], finish: Callabl
     except UnidentifiedImageError as error:
         known = f"neither {', '.join(formats[:-1])} nor {formats[-1]}" if len(formats) > 1 else f"no {formats[0]}"
         raise ValueError(f"{escape(name)} cannot be read as an image: {known}, or its head is broken") from error
-    except Exception as error:  # for broken files decoders raise SyntaxError, IndexError, struct.error and what not
+    except Exception as error:  # for broken files decoders raise SyntaxError, IndexError, struct.error and others
         reason = escape(" ".join(str(error).split()))[:LONGEST_REASON] or type(error).__name__
         raise ValueError(f"{escape(name)} cannot be read as an image: {reason}") from error
 

@@ -1,4 +1,4 @@
-"""The IDX file format of MNIST and Fashion-MNIST (http://yann.lecun.com/exdb/mnist): unsigned bytes, packed or not."""
+"""The IDX file format of MNIST and Fashion-MNIST (http://yann.lecun.com/exdb/mnist): unsigned bytes, compressed or not."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from skimba.tokens import Groups, Restore, Tokens
 
 
 class TokenModel(TimmModel):
-    """The way of an image through a model.
+    """A model: from images to logits.
 
     A model defines ``parts``, ``embed`` (images to tokens), ``layers`` (the blocks), the ``grid`` that its positions are for,
     and ``read`` where its head reads something that is not in :data:`skimba.models.pooling.POOLING`.
@@ -34,7 +34,7 @@ class TokenModel(TimmModel):
 
     Attributes:
             paper_schedule: ``{blocks: share of the tokens kept}`` as the paper prunes this model; None if no paper does.
-        pretrained_cfg: timm's: how the weights expect pictures; and ``architecture`` and ``sizes`` as create_model was asked.
+        pretrained_cfg: timm's: the preprocessing of the weights; and the ``architecture`` and ``sizes`` given to create_model.
         task: what the model is for: a key of :data:`skimba.tasks.TASKS`.
     """
 

@@ -101,7 +101,7 @@ def read_plain_data(path: Path) -> Any:
         asked = re.search(r"GLOBAL ([\w.]+)", str(error))
         reason = f"it asks for {plain(asked[1], 80)}" if asked else "it is not made of tensors and plain data"
         raise ValueError(f"{path} is no plain weights file, and code in it is never run: {reason}") from error
-    except Exception as error:  # what a reader raises on arbitrary bytes is not bounded
+    except Exception as error:  # arbitrary bytes can make a reader raise anything
         words = str(error)
         reason = "" if "weights_only" in words else f": {plain(words)}"  # torch advises to read it unsafely
         raise ValueError(f"{path} is truncated or not a checkpoint ({type(error).__name__}{reason})") from error

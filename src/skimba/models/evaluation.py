@@ -1,4 +1,4 @@
-"""What a model makes of images it was not trained on."""
+"""Predictions on test images, and their accuracy."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from skimba.tokens import Groups, Restore, Shown, Tokens, start_restore, take
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Some images of a batch on their way through the blocks; all have equally many tokens.
+    """Some images of a batch on their way through the blocks, all with the same number of tokens.
 
     Attributes:
         rows: ``(i)`` which images of the batch.
@@ -57,7 +57,7 @@ def as_features(parts: Sequence[Part]) -> Tokens | Groups:
 
 
 def join(parts: Sequence[Part], read: Callable[[Part], Tensor]) -> Tensor:
-    """What ``read`` makes of the parts, ``(i ...)`` each, in the order of the batch."""
+    """The results of ``read`` on the parts, ``(i ...)`` each, in the order of the batch."""
     if len(parts) == 1:
         return read(parts[0])
     return torch.cat([read(part) for part in parts])[torch.cat([part.rows for part in parts]).argsort()]

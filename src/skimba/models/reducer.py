@@ -11,7 +11,7 @@ from skimba.tokens import Groups, Tokens
 
 @runtime_checkable
 class Reducer(Protocol):
-    """What a model calls after each block, if it was given one. A class that derives from this one inherits the plain answers."""
+    """What a model calls after each block, if it was given one. A class that derives from this one inherits the defaults."""
 
     @property
     def head_only(self) -> bool:
@@ -33,7 +33,7 @@ class Reducer(Protocol):
         return False
 
     def __call__(self, tokens: Tokens, block: int) -> Tokens | Groups:
-        """The tokens that go on to the next block; in groups where not all images keep equally many."""
+        """The tokens that go on to the next block; in groups where images keep different numbers."""
         ...
 
 

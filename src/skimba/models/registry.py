@@ -1,6 +1,6 @@
 """The models by name: building them, here and for timm.
 
-The table :data:`MODELS` says what is ours; whatever other packages register with timm, under whatever names, does not enter it.
+The table :data:`MODELS` lists ours; what other packages register with timm, under any name, does not enter it.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def named_model(
 def _as_timm(preprocessing: Preprocessing, model: TokenModel) -> dict[str, Any]:
     """How the weights expect pictures, in the terms of timm's tools."""
     mean, std = preprocessing.mean, preprocessing.std
-    if len(mean) != model.in_chans:  # other channels than the weights know: their average serves all
+    if len(mean) != model.in_chans:  # another number of channels than the weights have: their average is used for all
         mean, std = ((sum(values) / len(values),) * model.in_chans for values in (mean, std))
     return {
         "input_size": (model.in_chans, *model.img_size),

@@ -87,7 +87,7 @@ def fetch(source: Source) -> Path:
     try:
         _reach_hub()
         return Path(hf_hub_download(source.repository, source.name, etag_timeout=HUB_TIMEOUT_S))
-    except Exception as error:  # the hub client raises its HTTP library's own types: all mean "not to be had"
+    except Exception as error:  # the hub client raises its HTTP library's own types: all mean "unavailable"
         raise ConnectionError(
             f"cannot download {source.name} ({type(error).__name__}). Fetch it on a connected machine from "
             f"https://huggingface.co/{source.repository}/resolve/main/{source.name}, put it anywhere, and pass its path: "
@@ -98,7 +98,7 @@ def fetch(source: Source) -> Path:
 def _reach_hub() -> None:
     """Raise OSError at once if the hub is out of reach: its client would retry for half a minute.
 
-    Through a proxy the hub's own name may not resolve here, so then the client is left to find out.
+    Through a proxy the hub's own name may not resolve here, so the client has to find out.
     """
     hub = urllib.parse.urlsplit(ENDPOINT)
     if urllib.request.getproxies().get(hub.scheme) is None:

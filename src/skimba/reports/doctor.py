@@ -1,4 +1,4 @@
-"""What this installation can do, and what it cannot and why."""
+"""What this installation can do, and what it cannot do and why."""
 
 from __future__ import annotations
 

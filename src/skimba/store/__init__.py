@@ -1,4 +1,4 @@
-"""From a name, a recipe or a file to a model, and back."""
+"""Creating models by name, recipe or file, and saving them."""
 
 from skimba.store.create import create_model
 from skimba.store.publish import load_model, push_model, save_model

@@ -46,7 +46,7 @@ def create_model(
     """A model by name, or the one that a file of :func:`skimba.save_model` holds, pruned as it was.
 
     Args:
-        name: one of :func:`skimba.list_models`, for instance ``"vim_small_patch16_224"``. If left out, ``checkpoint`` says all.
+        name: one of :func:`skimba.list_models`, for instance ``"vim_small_patch16_224"``. Without it, ``checkpoint`` decides.
         pretrained: load the official weights (downloaded from the Hugging Face Hub), or those in the package for the micro
             models.
         checkpoint: load these weights instead (see :func:`skimba.load_checkpoint`).
@@ -59,7 +59,7 @@ def create_model(
     Raises:
         ValueError: unknown name, or both ``pretrained`` and ``checkpoint``.
         TypeError: a size that the model does not have.
-        ConnectionError, FileNotFoundError, ValueError: weights that cannot be had or do not fit.
+        ConnectionError, FileNotFoundError, ValueError: weights that are unavailable or do not fit.
     """
     sizes, features = split_settings(sizes) if features_only else (sizes, {})
     if name is not None:

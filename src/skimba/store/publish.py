@@ -1,4 +1,4 @@
-"""A model in two files that say all of it: safetensors with the weights, and a JSON beside with model, pruning and figures."""
+"""A model in two files: its weights as safetensors and, beside them, JSON with the model's name, pruning and figures."""
 
 from __future__ import annotations
 
