@@ -7,9 +7,11 @@ import urllib.error
 import urllib.request
 
 import pytest
+import torch
 from PIL import Image
 
-from examples import serve
+import skimba
+from examples import fine_tune, own_score, serve
 from skimba.data import embedded_test_images
 
 
@@ -58,3 +60,26 @@ def test_the_server_refuses_a_body_that_is_too_large(server, monkeypatch):
     with pytest.raises(urllib.error.HTTPError, match="413") as caught:
         post(server, png(0))
     caught.value.close()
+
+
+def test_a_score_of_ones_own_prunes_better_than_chance():
+    found = own_score.main(embedded_test_images()[:200])
+    assert len(found) == 2
+    assert all(0.4 < share <= 1 for share in found.values())
+
+
+def test_a_folder_of_pictures_is_learned(tmp_path):
+    for split, count in (("train", 8), ("val", 4)):
+        for name, colour in {"red": (200, 30, 30), "green": (30, 200, 30)}.items():
+            folder = tmp_path / "pictures" / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                shade = tuple(min(part + 5 * number, 255) for part in colour)
+                Image.new("RGB", (64, 64), shade).save(folder / f"{number}.png")
+    out = tmp_path / "run"
+    settings = {"epochs": 3, "batch_size": 8, "learning_rate": 3e-3, "color_jitter": 0.0, "auto_augment": ""}
+    found = fine_tune.fine_tune(tmp_path / "pictures", out, "vim_micro_patch4_56", **settings)
+    assert found["top1"] > 0.5
+    model = skimba.create_model(checkpoint=out / "weights.safetensors").eval()
+    assert model.reducer is not None
+    assert model(torch.zeros(1, 3, 56, 56)).shape == (1, 2)
