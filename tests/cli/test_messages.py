@@ -91,7 +91,7 @@ def begun(*given, **named):
     return prune(*given, **named)
 
 prune, measuring.prune = measuring.prune, begun
-sys.argv = ["skimba", "schedule", "vim_small_patch16_224", "--target-speedup", "1.5"]
+sys.argv = ["skimba", "schedule", "vim_small_patch16_224", "--speedup", "1.5"]
 main()
 """
 
@@ -108,7 +108,7 @@ def test_outputs_are_checked_before_any_work(tmp_path, monkeypatch, capsys):
     settings.write_text('{"method": "hold"}')
     save_model(create_model("vim_micro", depth=1), model)
     evaluate = ["eval", "vim_micro", "--data", data]
-    schedule = ["schedule", "vim_micro", "--target-flops", "0.7"]
+    schedule = ["schedule", "vim_micro", "--flops", "0.7"]
     for arguments, says in (
         ([*evaluate, "--predictions", tmp_path / "a.txt"], "must end in .csv or .parquet"),
         ([*evaluate, "--predictions", "/dev/full"], "must end in"),

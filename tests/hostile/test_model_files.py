@@ -123,7 +123,7 @@ def test_a_wrong_pruning_is_refused(tmp_path, keep):
     if keep is None:
         content["prune"] = {**content["prune"], "unheard_of": 1}
     else:
-        content["prune"]["keep"] = keep
+        content["prune"]["schedule"] = keep
     beside.write_text(json.dumps(content))
     refused(tmp_path / "m.safetensors", ValueError, TypeError)
 
