@@ -1,4 +1,4 @@
-"""From what the command line says to a model."""
+"""From the command line's arguments to a model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def find_model(
     weights: bool = True,
     classes: int | None = None,
 ) -> TokenModel:
-    """The model that a name, a recipe or a file of save_model means; ``pruning`` wins over what these say.
+    """The model of a name, a recipe or a file of save_model; ``pruning`` overrides theirs.
 
     Args:
         weights: whether trained weights matter; a file's are always there.

@@ -48,12 +48,14 @@ Workers = Annotated[
     int | None,
     typer.Option(
         min=0,
-        help="Processes that decode pictures; if left out none for a model on the cpu, which has all cores at work.",
+        help="Processes that decode pictures; by default none on the cpu, where the model uses all cores.",
     ),
 ]
 Device = Annotated[str, typer.Option(help="cpu, or cuda (on the reference backend).")]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at a picture that cannot be read.")]
-Smoke = Annotated[bool, typer.Option("--smoke", help="A narrow model and a few small pictures: does everything run?")]
+Smoke = Annotated[
+    bool, typer.Option("--smoke", help="Run a narrow model on a few small pictures, to check that everything works.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -72,7 +74,7 @@ class ModelOptions:
 
     @property
     def files(self) -> list[Path]:
-        """What is read, where it is a file: no output may replace it."""
+        """Input files, which no output may replace."""
         source = Path(self.source)
         given = (source, source.with_suffix(".json"), self.checkpoint, Path(self.method) if self.method else None)
         return [path for path in given if path is not None]
@@ -100,7 +102,7 @@ class RunOptions:
 
     @property
     def decoders(self) -> int:
-        """How many worker processes decode. None where the model keeps the cores busy: they would only take turns with it
+        """How many worker processes decode. None where the model keeps the cores busy: they would only compete with it
         (``benchmarks/loading.py``: Vim-T evaluates at 0.90 of its own rate without workers, at 0.84 with two on two cores)."""
         if self.workers is not None:
             return self.workers

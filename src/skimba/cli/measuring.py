@@ -69,7 +69,10 @@ class TargetOptions:
         float | None, typer.Option(metavar="SHARE", help="Of the dense model's exact FLOPs to come down to.")
     ] = None
     speedup: Annotated[
-        float | None, typer.Option(metavar="TIMES", help="Prune until it is so many times as fast, measured here.")
+        float | None,
+        typer.Option(
+            metavar="TIMES", help="Prune until the model is this many times as fast, measured on this machine."
+        ),
     ] = None
     milliseconds: Annotated[
         float | None, typer.Option(metavar="TIME", help="Prune until a batch takes no longer, measured here.")
@@ -77,8 +80,8 @@ class TargetOptions:
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Images at a time for --speedup (8) and --milliseconds (1).")
     ] = None
-    images: Annotated[Path | None, typer.Option(help="Unlabelled pictures, on which the stages are chosen.")] = None
-    count: Annotated[int, typer.Option(min=1, help="Of them, from all over the folder, so many are read.")] = 256
+    images: Annotated[Path | None, typer.Option(help="Unlabelled pictures to choose the stages on.")] = None
+    count: Annotated[int, typer.Option(min=1, help="How many of them to read, spread over the folder.")] = 256
 
     def target(self) -> Target:
         """Without its images."""
@@ -98,7 +101,7 @@ def schedule_command(
     checkpoint: Checkpoint = None,
     json_output: Json = False,
 ) -> None:
-    """Find after which blocks how many tokens go, for a target of FLOPs or of measured speed."""
+    """Find a schedule for a target of FLOPs or of measured speed."""
     if settings is not None:
         check_output(settings, (".json",), ModelOptions(source, checkpoint, method).files)
     target: Any = wanted.target()
@@ -146,7 +149,7 @@ def bench(
     rounds: Annotated[int, typer.Option(min=1)] = 10,
     json_output: Json = False,
 ) -> None:
-    """Time models, dense and pruned, beside their floors. All cases take turns, so that ratios hold."""
+    """Time models, dense and pruned, and their floors. All cases take turns, so that ratios hold."""
     names = names or ["vim_small_patch16_224", "deit_small_patch16_224"]
     dtypes, batches = dtype.split(","), whole_numbers("--batch", batch)
     img_sizes: list[int | None] = [None] if img_size is None else [*whole_numbers("--img-size", img_size)]

@@ -32,14 +32,14 @@ def train_command(
     ] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write OUT/tensorboard too.")] = False,
 ) -> None:
-    """Fit a model, dense or pruned, by a recipe. The same command goes on where an interrupted one stopped.
+    """Train a model, dense or pruned, by a recipe. Repeat the command to resume after an interruption.
 
     Without --data: Fashion-MNIST where Debian's package puts it. Under torchrun the batch is shared by the processes.
     """
     wanted = read_recipe(recipe, settings or [])
     train_set, test_set = _open(wanted, pictures)
     if (folder / CHECKPOINT).exists():
-        warn(f"going on with the training in {folder}")
+        warn(f"resuming the training in {folder}")
     with progress_bar() as bar:
         task = bar.add_task("training", total=None)
 
@@ -64,7 +64,7 @@ def train_command(
 
 def _open(recipe: Recipe, given: DataOptions) -> tuple[Pictures, Pictures]:
     """The training and the test set."""
-    probe = recipe.dense_model(weights=False)  # says what it takes, before anything is read
+    probe = recipe.dense_model(weights=False)  # tells what it takes, before anything is read
     known = probe.num_classes if recipe.from_weights or "num_classes" in (recipe.sizes or {}) else None
     folder, mode = given.data or DEBIAN_FOLDER, mode_of(probe)
     return (

@@ -1,4 +1,4 @@
-"""Reductions by score: the most important tokens stay; the others vanish, or merge into an owner."""
+"""Reductions by score: the most important tokens stay; the others are dropped, or merged into an owner."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from skimba.tokens import Alignment, Tokens, take
 
 @dataclass(frozen=True)
 class ByScore(Reduction):
-    """What the reductions by score share.
+    """The base of the reductions by score.
 
     Attributes:
         score: a key of :data:`SCORE`, or a function ``(tokens, count, seed) -> (b l)``: larger stays.
@@ -74,7 +74,7 @@ class ByScore(Reduction):
 
 @dataclass(frozen=True)
 class Drop(ByScore):
-    """Tokens that go vanish; where the alignment needs it, their positions go to an owner.
+    """Tokens that go are dropped; where the alignment needs it, their positions go to an owner.
 
     Attributes:
         owner: a key of :data:`OWNER` or a function; ``"similar"`` if None. Only with an alignment that needs owners (``HOLD``).

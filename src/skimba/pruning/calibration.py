@@ -1,4 +1,4 @@
-"""Schedules found on this model: for a share of FLOPs, and for a speed measured here and now."""
+"""Schedules found on a model: for a share of FLOPs, and for a speed measured on this machine."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class OutOfReachError(ValueError):
 
 @dataclass(frozen=True)
 class Measured:
-    """What a schedule that was found comes to, on the model and the machine that it was found on.
+    """The measured result of a schedule that was found, on the model and the machine that it was found on.
 
     Attributes:
         flops_share: of the dense model's exact FLOPs; None where they were not counted.
@@ -47,7 +47,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Search:
-    """What a schedule is looked for with.
+    """The ingredients of a search for a schedule.
 
     Attributes:
         model: pruned or not; the dense model is what is compared with.
@@ -110,10 +110,10 @@ def share_for_flops(flops: Callable[[float], float], target: float, least: float
 
 
 def calibrate(search: Search, target: float, images: Tensor) -> tuple[int, ...]:
-    """Of the sets of stages that all reach ``target``, the one whose logits stay nearest to the dense model's.
+    """Of the sets of stages that all reach ``target``, the one whose logits stay closest to the dense model's.
 
     Args:
-        images: ``(b c height width)`` normalised, a few hundred; no labels are asked for.
+        images: ``(b c height width)`` normalised, a few hundred; no labels are needed.
 
     Raises:
         OutOfReachError: none reaches it.
@@ -167,7 +167,7 @@ class Goal:
 def schedule_for_speed(
     search: Search, stages: tuple[int, ...], goal: Goal, images: Tensor
 ) -> tuple[Schedule, Measured]:
-    """The schedule that makes the model as fast as asked for, here and now, on batches like ``images``.
+    """The schedule that makes the model as fast as asked for, on this machine, on batches like ``images``.
 
     Args:
         images: one batch ``(b c height width)``; only its shape matters.
@@ -185,7 +185,9 @@ def schedule_for_speed(
             schedule = least
         pruned = search.pruned(schedule)
         timed = measure(dense, pruned, images)
-        if abs(goal.reached(timed) - 1) <= WITHIN:  # or luck: a search stops at whatever measurement erred its way
+        if (
+            abs(goal.reached(timed) - 1) <= WITHIN
+        ):  # again, since a search stops at whatever measurement errs in its favour
             timed = _mean(timed, measure(dense, pruned, images))
         reached = goal.reached(timed)
         attempts.append((abs(reached - 1), schedule, timed))

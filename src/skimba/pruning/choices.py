@@ -1,4 +1,4 @@
-"""Names, and what they stand for: wherever a name does, a function or value of one's own does too."""
+"""Names and what they stand for: wherever a name is accepted, a function or value is too."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class LearnedScore(nn.Module):
     Args:
         width: of the model.
         blocks: after which tokens are removed.
-        seed: of the first weights, which know nothing: train before use.
+        seed: of the initial weights, which are random: train before use.
     """
 
     def __init__(self, width: int, blocks: Iterable[int], seed: int = 0) -> None:

@@ -35,7 +35,7 @@ class Method:
             of your own (see :class:`~skimba.pruning.Stage`).
         align: what scans and convolutions do about missing positions: ``NONE``, ``DECAY``, ``HOLD`` (by name too) or an
             :class:`~skimba.tokens.Alignment` of your own.
-        counts: None: the schedule says how many tokens stay, as many in every image. ``"mass"``: it says the share of the
+        counts: None: the schedule says how many tokens stay, the same number in every image. ``"mass"``: it says the share of the
             weight that stays, so that each image keeps its own number of tokens, and FLOPs depend on the images; or a function
             ``(weight (b m), share) -> (b)``.
         stages: after which blocks, where a schedule is found for a target: a key of ``STAGES`` or block numbers.
@@ -90,7 +90,7 @@ class Method:
 
     @property
     def functions(self) -> list[str]:
-        """Names of the parts that are functions of the user's own."""
+        """Names of the parts that are user-defined functions."""
         return [*self.part.functions, *(["counts"] if callable(self.counts) else [])]
 
     def image_counts(self, weight: Tensor, share: float) -> Tensor:
@@ -107,7 +107,7 @@ class Method:
         """Name and parts as plain data for JSON or TOML.
 
         Raises:
-            ValueError: a part is a function of the user's own.
+            ValueError: a part is a user-defined function.
         """
         if self.functions:
             raise ValueError(f"only named parts can be written down, got a function as {', '.join(self.functions)}")

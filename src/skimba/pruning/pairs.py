@@ -1,4 +1,4 @@
-"""The reduction by pairs: those most alike merge, whatever they are worth."""
+"""The reduction by pairs: the most similar merge, whatever their scores."""
 
 from __future__ import annotations
 

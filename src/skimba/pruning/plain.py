@@ -16,7 +16,7 @@ def reduction_to_plain(reduction: Reduction) -> dict[str, Any]:
     """``{kind: its settings}``.
 
     Raises:
-        ValueError: it is of the user's own.
+        ValueError: it is user-defined.
     """
     for kind, known in REDUCTION.items():
         if type(reduction) is known:
@@ -40,7 +40,7 @@ def alignment_to_plain(alignment: Alignment) -> Any:
     """Its name, or ``{"scan": …, "conv": …}``.
 
     Raises:
-        ValueError: a rule of the user's own.
+        ValueError: a user-defined rule.
     """
     if (name := alignment_name(alignment)) is not None:
         return name

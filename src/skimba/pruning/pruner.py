@@ -1,4 +1,4 @@
-"""The reducer that pruning installs: it does a method's work after the blocks of a schedule."""
+"""The reducer that pruning installs: it applies a method after the blocks of a schedule."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Pruner:
         method: how tokens are chosen, removed and made up for.
         amounts: after that many blocks (1-based), how many image tokens stay.
         seed: for random scores, and for learned ones before their training.
-        measured: what a schedule that was found for a target comes to.
+        measured: the measured result of a schedule that was found for a target.
         counts: image tokens at first and after each stage, at the image size that the model was made for; None where images
             keep different numbers.
         scorer: the learned score, if the method has one; the model that is pruned so owns it too.
@@ -72,7 +72,7 @@ class Pruner:
         ``skimba.prune(model, **skimba.pruning.read_settings(plain))`` makes this pruner again.
 
         Raises:
-            ValueError: a part of the method is a function of the user's own.
+            ValueError: a part of the method is a user-defined function.
         """
         schedule = {str(block): amount.plain() for block, amount in self.amounts.items()}
         return {"method": self.method.to_dict(), "schedule": schedule, "seed": self.seed}
@@ -110,7 +110,7 @@ class Pruner:
         stage = self._stage(block, count)
         if self.scorer is None:
             return self.method.part(tokens, stage)
-        score = self.scorer(tokens, block)  # once, for the tokens that stay carry its gradient
+        score = self.scorer(tokens, block)  # once, because the tokens that stay carry its gradient
         reduced = self.method.part(tokens, replace(stage, score=lambda _: score))
         return self.scorer.carry_gradient(reduced, score, kept_places(tokens, reduced))
 

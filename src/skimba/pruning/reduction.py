@@ -1,4 +1,4 @@
-"""What every way of taking tokens out of a sequence is: a value that carries the settings it reads, and is called at each stage.
+"""The base of all reductions: values that carry the settings they read, and are called at each stage.
 
 What remains stands in scan order, the extra tokens (class token, registers) at their true places, owning only themselves; a
 reduction whose ``keeps_order`` is false leaves the image tokens in another order, as methods made for attention do.
@@ -20,7 +20,7 @@ from skimba.tokens import Alignment, Tokens
 
 @dataclass(frozen=True)
 class Stage:
-    """What a reduction is asked to do.
+    """The request to a reduction.
 
     Attributes:
         count: image tokens that stay.
@@ -37,12 +37,12 @@ class Stage:
 
 @dataclass(frozen=True)
 class Reduction(ABC):
-    """A way of taking tokens out. Derive a frozen dataclass; or give :class:`Method` a plain function
+    """A way of removing tokens. Derive a frozen dataclass; or give :class:`Method` a plain function
     ``(tokens, stage) -> tokens``."""
 
     @property
     def keeps_order(self) -> bool:
-        """Whether the tokens that are left stand in scan order. Elsewhere nothing can be aligned."""
+        """Whether the tokens that are left stay in scan order. Otherwise nothing can be aligned."""
         return True
 
     @property
@@ -85,13 +85,13 @@ class Reduction(ABC):
 
     @property
     def functions(self) -> list[str]:
-        """Names of the settings that are functions of the user's own."""
+        """Names of the settings that are user-defined functions."""
         return [name for name, value in self.settings().items() if callable(value)]
 
 
 @dataclass(frozen=True)
 class Own(Reduction):
-    """A reduction that is a function of the user's own, ``(tokens, stage) -> tokens``."""
+    """A reduction that is a user-defined function, ``(tokens, stage) -> tokens``."""
 
     function: Callable[[Tokens, Stage], Tokens]
 
@@ -105,7 +105,7 @@ class Own(Reduction):
 
 def partition(goes: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Places where ``goes (b l)`` is false and those, ``count`` in every row, where it is true, each in order."""
-    length = goes.shape[1]  # keys that differ: the order does not hang on whether a sort is stable
+    length = goes.shape[1]  # distinct keys: the order does not depend on a stable sort
     order = (goes * length + torch.arange(length, device=goes.device)).argsort(dim=1)
     return order[:, : length - count], order[:, length - count :]
 

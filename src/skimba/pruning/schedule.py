@@ -61,7 +61,7 @@ class Share(Amount):
 
 @dataclass(frozen=True)
 class Count(Amount):
-    """So many tokens stay, odd or even; all, where no more are there. A plain whole number from 2 on in a schedule."""
+    """This many tokens stay, odd or even; all, if there are no more. A plain whole number from 2 on in a schedule."""
 
     tokens: int
 

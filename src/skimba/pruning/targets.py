@@ -1,4 +1,4 @@
-"""What a pruned model shall come to, as a value in place of a schedule: a share of FLOPs, a speed-up, a time."""
+"""Targets for a pruned model, as values in place of a schedule: a share of FLOPs, a speed-up, a time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from skimba.pruning.calibration import (
 from skimba.pruning.method import Method
 from skimba.pruning.schedule import Schedule, read_stages, stage_blocks
 
-LEAST_SHARE = 0.05  # that a target may ask a stage to keep
+LEAST_SHARE = 0.05  # the smallest that a target may ask a stage to keep
 Stages = str | tuple[int, ...]
 
 
@@ -59,7 +59,7 @@ class Flops(Target):
     Attributes:
         share: in (0, 1).
         images: ``(b c height width)`` normalised, a few hundred, no labels: the stages are chosen on them, for the least
-            change of the model's answers; for a method with ``counts`` FLOPs are counted on them.
+            change of the model's outputs; for a method with ``counts`` FLOPs are counted on them.
         stages: after which blocks, instead of the method's own; not where images choose them.
     """
 
@@ -79,7 +79,7 @@ class Flops(Target):
 
 @dataclass(frozen=True)
 class Speedup(Target):
-    """So many times as fast as the dense model, within 5 %, measured on this machine: while nothing else runs, please.
+    """This many times as fast as the dense model, within 5 %, measured on this machine while nothing else runs.
 
     Attributes:
         times: above 1.
@@ -110,7 +110,7 @@ class Speedup(Target):
 
 @dataclass(frozen=True)
 class Milliseconds(Target):
-    """The time of one batch, within 5 %, measured on this machine: while nothing else runs, please.
+    """The time of one batch, within 5 %, measured on this machine while nothing else runs.
 
     Attributes:
         time_ms: of a batch of ``batch_size`` images.
@@ -194,7 +194,7 @@ def _prepare(
 
 
 def _counted(search: Search, method: Method, images: Tensor | None) -> Tensor | None:
-    """The images that FLOPs are counted on. A function of the user's own may read values, so it gets real ones."""
+    """The images that FLOPs are counted on. A user-defined function may read values, so it gets real ones."""
     if method.counts is not None:
         return images
     return _batch(search.model, 1, images) if method.functions else None

@@ -1,4 +1,4 @@
-"""The demonstration: accuracy, cost and time of the embedded models, dense and pruned, measured here and now."""
+"""The demo: accuracy, cost and time of the embedded models, dense and pruned, measured on this machine."""
 
 from __future__ import annotations
 

@@ -44,16 +44,16 @@ class Recipe:
         batch_size: pictures for one step of the optimiser, over all processes.
         micro_batch_size: pictures at once in a process; None: its whole share of the batch. It changes memory, not gradients.
         optimizer: one of timm's.
-        learning_rate: the highest; a cosine leads from there to ``min_learning_rate`` after a linear warm-up.
+        learning_rate: the peak, after a linear warm-up; a cosine decays from there to ``min_learning_rate``.
         warmup_share: of all steps.
         clip_norm: largest norm of the gradient; 0: no clipping.
         ema_decay: of the moving average of the weights that is then evaluated and written; 0: none.
         augmentation: ``"shift"`` for small pictures of one thing; ``"imagenet"``: DeiT's, of which ``auto_augment``,
             ``color_jitter`` and ``erasing`` are the parts.
         mixup, cutmix: their alphas; 0: neither. Partners come from the micro batch.
-        repeats: how often each picture stands in an epoch's order, differently augmented (repeated augmentation); an epoch
+        repeats: how often each picture occurs in an epoch, differently augmented (repeated augmentation); an epoch
             keeps its length.
-        mean, std, crop_share: how a picture is normalised and cropped, where not as the model's weights expect it.
+        mean, std, crop_share: how a picture is normalised and cropped, if not as the model's weights expect.
         dtype: ``"fp32"``, or ``"bf16"`` for autocast to bfloat16; state and step of the scan stay float32.
         smoke: a narrow, small version from random weights: to see in seconds that everything runs.
 
@@ -175,9 +175,9 @@ class Recipe:
         """The model before pruning.
 
         Args:
-            checkpoint: weights that win over the recipe's.
+            checkpoint: weights that override the recipe's.
             weights: load weights at all.
-            sizes: for a model that does not start from weights, where the recipe says nothing.
+            sizes: defaults for a model that does not start from weights.
         """
         path = checkpoint or self.checkpoint
         sizes = {**({} if self.from_weights or path else sizes), **(self.sizes or {})}
@@ -197,7 +197,7 @@ def read_recipe(source: str | Path, overrides: Iterable[str | tuple[str, Any]] =
 
     Args:
         source: a path that ends in ``.toml``, or a name of :func:`skimba.list_models`.
-        overrides: what wins, as pairs or as text: ``[("epochs", 3), "prune.method=top"]``.
+        overrides: settings that override it, as pairs or as text: ``[("epochs", 3), "prune.method=top"]``.
 
     Raises:
         FileNotFoundError: no such file.
@@ -270,7 +270,7 @@ def _check_finite(name: str, value: Any) -> None:
 
 
 def _checked(name: str, value: Any, hint: Any) -> Any:
-    """The value, if it is of the type that the field wants; whole numbers do for float, lists for tuples."""
+    """The value, if it has the field's type; integers are accepted as floats, lists as tuples."""
     options = get_args(hint) if get_origin(hint) is UnionType else (hint,)
     for option in options:
         kind = get_origin(option) or option

@@ -1,4 +1,4 @@
-"""Fitting a model to pictures, resumably: killed at any moment and started again, it ends with the weights of an unbroken run.
+"""Fitting a model to pictures, resumably: a run killed at any moment and restarted ends with the weights of an uninterrupted one.
 
 Plain torch under ``torchrun``, since a wrapper such as Accelerate would own the loop and the loader that exact resumption needs.
 """
@@ -41,17 +41,17 @@ def train(
     tensorboard: bool = False,
     on_rejected: Callable[[list[Rejected]], object] = lambda rejected: None,
 ) -> dict[str, Any]:
-    """Fit a model, or go on where an interrupted training in the same folder stopped. Under torchrun every process calls it.
+    """Fit a model, or resume an interrupted training in the same folder. Under torchrun every process calls it.
 
     Writes ``checkpoint.pt`` (every STEPS_PER_CHECKPOINT steps and after each epoch), ``log.jsonl`` (a line after each epoch),
     ``steps.jsonl`` (every STEPS_PER_LINE steps: loss, rates, gradients by layer) and at the end ``weights.safetensors`` with
     ``weights.json`` (:func:`skimba.save_model`), all in ``folder``. The last step's weights, or their moving average, are
-    taken: the test pictures choose nothing.
+    kept: nothing is chosen on the test pictures.
 
     Args:
         workers: processes that decode pictures, for each process that trains.
         device: ``"cpu"`` or ``"cuda"`` (models run on the reference backend there).
-        strict: stop at the first picture that cannot be read; otherwise another stands in for it.
+        strict: stop at the first picture that cannot be read; otherwise another replaces it.
         tensorboard: write ``folder/tensorboard`` too (needs ``skimba[tensorboard]``).
         on_rejected: called at the end with the training pictures that could not be read, by all processes.
 
