@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 
+from skimba.cli._help import quick_answer
 from skimba.cli._messages import one_line
 
 __all__ = ["main"]
@@ -15,6 +16,9 @@ DEBUG = "SKIMBA_DEBUG"  # set to 1: show where an error came from
 
 def main() -> None:
     """Run the command line."""
+    if (answer := quick_answer(sys.argv[1:])) is not None:
+        print(answer)
+        return
     try:
         from skimba.cli import _commands  # torch takes a second, in which Ctrl-C is a line too
 
