@@ -190,7 +190,7 @@ def wrong_calls(folder):
     yield ["flops", "vim_micro", "--prune", folder / "no.json"], "No such file"
     yield ["schedule", "vim_micro", "--flops", "0.6", "--images", folder / "run"], "nothing at"
     yield ["schedule", "vim_micro", "--flops", "0.6", "--images", folder / "images"], "cannot be read"
-    yield ["schedule", "vim_micro", "--flops", "0.6", "--out", folder / "s.toml"], "--out takes a .json"
+    yield ["schedule", "vim_micro", "--flops", "0.6", "--out", folder / "s.toml"], "must end in .json"
     yield ["schedule", "vim_micro", "--flops", "0.01"], "comes down to"
     yield ["schedule", "vim_micro"], "give a target: --flops, --speedup or --milliseconds"
     yield (

@@ -283,7 +283,7 @@ OF_ANOTHER_KIND = {
     "a reduction is .* got 'drop'": lambda _: Method("drop"),
     r"a reduction is .* got <class": lambda _: Method(Drop),
     r"score is a name .* or a function, got \['clip'\]": lambda _: Drop(["clip"]),
-    "align is one of none, decay, hold .* got 3": lambda _: Method(align=3),
+    "align is one of none, decay, hold, hold_exact .* got 3": lambda _: Method(align=3),
     r"stages are block numbers or one of .* got \{1\}": lambda _: Flops(0.7, stages={1}),
     "head_only must be True or False, got 1": lambda _: Method(head_only=1),
     "once must be True or False, got 'no'": lambda _: Pairs(once="no"),
