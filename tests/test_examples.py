@@ -62,7 +62,7 @@ def test_the_server_refuses_a_body_that_is_too_large(server, monkeypatch):
     caught.value.close()
 
 
-def test_a_score_of_ones_own_prunes_better_than_chance():
+def test_a_user_defined_score_prunes_better_than_chance():
     found = own_score.main(embedded_test_images()[:200])
     assert len(found) == 2
     assert all(0.4 < share <= 1 for share in found.values())

@@ -102,7 +102,7 @@ def test_imagenets_validation_pictures_come_flat_with_a_list(tree, tmp_path):
         read_labelled_list(tmp_path, caffe, synsets)
 
 
-def test_a_part_of_imagenet_keeps_its_class_numbers(tree, tmp_path):
+def test_a_subset_of_imagenet_keeps_its_class_numbers(tree, tmp_path):
     synsets = imagenet_classes()
     assert (len(synsets), synsets[0]) == (1000, "n01440764")
     picture = next((tree / "val").rglob("*.jpg")).read_bytes()

@@ -34,7 +34,7 @@ def test_large_pictures_are_resized_and_cropped_as_the_official_models_expect(tr
     assert np.abs(found.movedim(0, -1).numpy() - expected).mean() < 0.02
 
 
-def test_chance_follows_from_a_pictures_seed_alone(tree):
+def test_randomness_follows_from_a_pictures_seed_alone(tree):
     pictures = read_image_folder(tree / "train")
     transform = imagenet_transform(model(), "rand-m9-mstd0.5-inc1", 0.3, 0.25)
     wanted = [Wanted(index, 7 + index) for index in range(12)]

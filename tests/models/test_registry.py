@@ -28,7 +28,7 @@ def strangers_vim():
     del sys.modules["somebodys.vim"]
 
 
-def test_a_strangers_model_is_not_ours(strangers_vim):
+def test_models_of_other_packages_are_not_listed(strangers_vim):
     assert timm.is_model(strangers_vim)
     assert strangers_vim not in skimba.list_models()
     with pytest.raises(ValueError, match="unknown model 'strange_vim'"):

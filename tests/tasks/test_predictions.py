@@ -81,7 +81,7 @@ def test_tables_come_back_as_written(some, tmp_path, suffix):
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_other_files_are_no_predictions(tmp_path):
+def test_other_files_are_not_predictions(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("name,label\na,1\n")
     with pytest.raises(ValueError, match=r"a\.csv does not hold predictions"):
@@ -91,7 +91,7 @@ def test_other_files_are_no_predictions(tmp_path):
         read_rows(tmp_path / "a.parquet", ClassPrediction)
 
 
-def test_a_killed_prediction_goes_on(tmp_path):
+def test_a_killed_prediction_resumes(tmp_path):
     tree = write_tree(tmp_path / "tree", train=40, test=20)
     corrupt(tree / "train", 3)
     call = [sys.executable, "-c", SMALL_CHUNKS, str(tree), str(tmp_path / "broken.parquet")]

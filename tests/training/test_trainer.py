@@ -28,7 +28,7 @@ def command(data, out):
     return [sys.executable, "-m", "skimba", "train", "vim_micro", *map(str, options)]
 
 
-def test_a_killed_training_ends_as_an_unbroken_one(tmp_path):
+def test_a_killed_training_ends_as_an_uninterrupted_one(tmp_path):
     data = tmp_path / "data"
     data.mkdir()
     write_fashion_mnist(data)
@@ -130,7 +130,7 @@ def test_micro_batches_are_exact(tmp_path):
     assert any((other[name] - tensor).abs().max() > 1e-3 for name, tensor in whole.items())
 
 
-def test_a_training_may_go_on_with_other_micro_batches(tmp_path):
+def test_a_training_may_resume_with_other_micro_batches(tmp_path):
     images = embedded_test_images()[:64]
     whole = weights_after(tmp_path, images)
     (tmp_path / WEIGHTS).unlink()
@@ -273,7 +273,7 @@ def test_a_full_disk_is_named_and_leaves_the_last_checkpoint(tmp_path):
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_a_loss_that_is_no_number_says_what_to_look_at(tmp_path):
+def test_a_nan_loss_says_what_to_check(tmp_path):
     images = embedded_test_images()[:16]
     recipe = Recipe("vim_micro", sizes={"depth": 2}, epochs=9, batch_size=16, learning_rate=1e30, clip_norm=0.0)
     with pytest.raises(ValueError, match=r"loss (nan|inf) at step \d+: .*lower learning_rate \(now 1e\+30\)"):
