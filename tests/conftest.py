@@ -1,28 +1,38 @@
 import pytest
 import torch
 
-from skimba.models import PlainMamba, VisionMamba
+from skimba.models import MambaReg, PlainMamba, VideoMamba, VisionMamba
+
+SIZES = {"img_size": (24, 32), "patch_size": 4, "embed_dim": 16, "depth": 4, "num_classes": 5}
 
 
 def tiny_vim(**sizes):
-    return VisionMamba(
-        **{"img_size": (24, 32), "patch_size": 4, "embed_dim": 16, "depth": 4, "num_classes": 5, **sizes}
-    )
+    return VisionMamba(**{**SIZES, **sizes})
+
+
+def tiny_video_mamba(**sizes):
+    return VideoMamba(**{**SIZES, **sizes})
+
+
+def tiny_mamba_reg(**sizes):
+    return MambaReg(**{**SIZES, "registers": 3, "reduction": 2, **sizes})
 
 
 def tiny_plain_mamba(**sizes):
-    defaults = {
-        "img_size": (24, 32),
-        "patch_size": 4,
-        "embed_dim": 16,
-        "depth": 4,
-        "dwconv_blocks": (1,),
-        "num_classes": 5,
-    }
-    return PlainMamba(**{**defaults, **sizes})
+    return PlainMamba(**{**SIZES, "dwconv_blocks": (1,), **sizes})
 
 
-TINY = {"vim": tiny_vim, "plain_mamba": tiny_plain_mamba}
+TINY = {
+    "vim": tiny_vim,
+    "plain_mamba": tiny_plain_mamba,
+    "video_mamba": tiny_video_mamba,
+    "mamba_reg": tiny_mamba_reg,
+}
+
+
+def same_kind(model, **sizes):
+    """A fresh small model of the same family."""
+    return next(make for make in TINY.values() if type(make()) is type(model))(**sizes)
 
 
 def randomise(model, seed=0):
@@ -38,7 +48,7 @@ def randomise(model, seed=0):
 
 @pytest.fixture(params=list(TINY))
 def model(request):
-    """A small Vim and a small PlainMamba, of 48 image tokens."""
+    """A small model of each family, of 48 image tokens."""
     torch.manual_seed(0)
     return randomise(TINY[request.param]())
 

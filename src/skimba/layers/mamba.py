@@ -8,10 +8,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from skimba.layers.alignment import align_conv1d, align_conv2d, conv_source
 from skimba.ops import selective_scan
@@ -19,17 +21,6 @@ from skimba.tokens import Layout, ScanOrder, ScanRecord, take
 
 SCAN_COST = 9  # multiply-adds per token, channel and state, as all papers of the field count it
 DELTA_MIN, DELTA_MAX, DELTA_FLOOR = 0.001, 0.1, 1e-4  # range of the initial time step (Mamba, arXiv 2312.00752)
-
-
-def time_projection(rank: int, channels: int) -> nn.Linear:
-    """The projection ``r -> e`` to time steps, initialised so that softplus(bias) is log-uniform in DELTA_MIN … DELTA_MAX."""
-    projection = nn.Linear(rank, channels)
-    nn.init.uniform_(projection.weight, -(rank**-0.5), rank**-0.5)
-    low, high = math.log(DELTA_MIN), math.log(DELTA_MAX)
-    delta = (torch.rand(channels) * (high - low) + low).exp().clamp(min=DELTA_FLOOR)
-    with torch.no_grad():
-        projection.bias.copy_(delta + torch.log(-torch.expm1(-delta)))  # inverse of softplus
-    return projection
 
 
 def decay_rates(channels: int, state_size: int) -> nn.Parameter:
@@ -47,14 +38,45 @@ def sum_scans(parts: Sequence[Tensor], keep_parts: bool) -> Tensor:
     return total
 
 
+class TimeProjection(nn.Linear):
+    """``(b l r)`` -> time steps ``(b l e)`` before the bias, which the scan adds in float32.
+
+    Initialised so that softplus(bias) is log-uniform in DELTA_MIN … DELTA_MAX.
+    """
+
+    bias: nn.Parameter
+
+    def __init__(self, rank: int, channels: int) -> None:
+        super().__init__(rank, channels)
+        nn.init.uniform_(self.weight, -(rank**-0.5), rank**-0.5)
+        low, high = math.log(DELTA_MIN), math.log(DELTA_MAX)
+        delta = (torch.rand(channels) * (high - low) + low).exp().clamp(min=DELTA_FLOOR)
+        with torch.no_grad():
+            self.bias.copy_(delta + torch.log(-torch.expm1(-delta)))  # inverse of softplus
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The product alone."""
+        return F.linear(input, self.weight)
+
+
+class ScanParts(NamedTuple):
+    """The parameters of one scan and of the convolution before it."""
+
+    conv1d: nn.Conv1d
+    x_proj: nn.Linear
+    dt_proj: TimeProjection
+    A_log: Tensor
+    D: Tensor
+
+
 class Mixer(nn.Module):
-    """What both mixers have: the projections, and the parameters of a scan.
+    """What all mixers have: the projections, and the parameters of a scan.
 
     A, D and the time step's bias stay float32 when the model is cast to bfloat16 or float16: the recurrence multiplies their
     rounding errors. So do the depthwise convolutions' few weights, which the kernels take in float32.
     """
 
-    FLOAT32 = re.compile(r"A(_b)?_log|D(_b)?|dt_proj(_b)?\.bias|conv[12]d(_b)?\.(weight|bias)")
+    FLOAT32 = re.compile(r"A(_b)?_log(_\d)?|D(_b|_\d)?|dt_proj(_b|_\d)?\.bias|conv[12]d(_b|_\d)?\.(weight|bias)")
 
     def __init__(self, embed_dim: int, state_size: int, expand: int, bias: bool) -> None:
         super().__init__()
@@ -63,7 +85,7 @@ class Mixer(nn.Module):
         self.A_log = decay_rates(self.inner, state_size)
         self.D = nn.Parameter(torch.ones(self.inner))
         self.x_proj = nn.Linear(self.inner, self.rank + 2 * state_size, bias=False)
-        self.dt_proj = time_projection(self.rank, self.inner)
+        self.dt_proj = TimeProjection(self.rank, self.inner)
         self.out_proj = nn.Linear(self.inner, embed_dim, bias=bias)
 
     def multiply_adds(self, layout: Layout, outputs: int, exact: bool) -> int:
@@ -111,16 +133,22 @@ class VimMixer(Mixer):
     """Bidirectional Mamba (Vim, arXiv 2401.09417, algorithm 1; github hustvl/Vim, ``bimamba_type="v2"``).
 
     Both directions share ``in_proj`` and ``out_proj``; the backward one has its own convolution, projections, A and D (``_b``).
+
+    Args:
+        halved: whether the mean of the directions goes on (Vim, Mamba-Reg), or their sum (VideoMamba).
     """
 
-    def __init__(self, embed_dim: int, state_size: int = 16, kernel_size: int = 4, expand: int = 2) -> None:
+    def __init__(
+        self, embed_dim: int, state_size: int = 16, kernel_size: int = 4, expand: int = 2, halved: bool = True
+    ) -> None:
         super().__init__(embed_dim, state_size, expand, bias=False)
+        self.halved = halved
         self.conv1d = nn.Conv1d(self.inner, self.inner, kernel_size, groups=self.inner)
         self.A_b_log = decay_rates(self.inner, state_size)
         self.D_b = nn.Parameter(torch.ones(self.inner))
         self.conv1d_b = nn.Conv1d(self.inner, self.inner, kernel_size, groups=self.inner)
         self.x_proj_b = nn.Linear(self.inner, self.rank + 2 * state_size, bias=False)
-        self.dt_proj_b = time_projection(self.rank, self.inner)
+        self.dt_proj_b = TimeProjection(self.rank, self.inner)
 
     def forward(
         self, hidden: Tensor, layout: Layout, record: bool = False, extras_only: bool = False
@@ -134,13 +162,12 @@ class VimMixer(Mixer):
         x, z = self.in_proj(hidden).chunk(2, dim=-1)  # (b l e) each
         forward, backward = layout.line_orders
         ys, deltas = zip(
-            self._scan(x, z, layout, forward, self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D),
-            self._scan(x, z, layout, backward, self.conv1d_b, self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b),
+            self._scan(x, z, layout, forward, self._forward_parts),
+            self._scan(x, z, layout, backward, self._backward_parts),
             strict=True,
         )
         out = self.out_proj(sum_scans(ys, keep_parts=record))
-        # The mean of the directions, on the narrower side of the projection.
-        out = out.mul_(0.5)
+        out = self._scaled(out)
         if not record:
             return out, None
         return out, ScanRecord(ys, deltas, (self.dt_proj.bias, self.dt_proj_b.bias))
@@ -159,18 +186,34 @@ class VimMixer(Mixer):
     def _extra_tokens(self, hidden: Tensor, layout: Layout) -> Tensor:
         """The extra tokens' output ``(b x d)`` alone: of the others no gate and no output is computed, and a scan ends where
         no image of the batch has a class token further on."""
-        weight_x, weight_z = self.in_proj.weight.chunk(2)
-        x = F.linear(hidden, weight_x)
+        rank = layout.extra_places(hidden.shape[0], hidden.device)
+        x, z = self._project(hidden, rank)
         forward, backward = layout.line_orders
         first, last = layout.extra_range
-        rank = layout.extra_places(hidden.shape[0], hidden.device)
-        until, onward = slice(last + 1), slice(first, None)
-        y, _ = self._scan(x, None, layout, forward, self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D, until)
-        y_b, _ = self._scan(
-            x, None, layout, backward, self.conv1d_b, self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b, onward
-        )
+        y, _ = self._scan(x, None, layout, forward, self._forward_parts, slice(last + 1))
+        y_b, _ = self._scan(x, None, layout, backward, self._backward_parts, slice(first, None))
         y = take(y, rank) + take(y_b, rank - first)
-        return self.out_proj(y * F.silu(F.linear(take(hidden, rank), weight_z))).mul_(0.5)
+        return self._scaled(self.out_proj(y * F.silu(z)))
+
+    def _project(self, hidden: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:
+        """``x (b l e)`` of all tokens and ``z (b x e)`` of those at ``rank``."""
+        if not isinstance(self.in_proj, nn.Linear) or is_traceable_wrapper_subclass(self.in_proj.weight):
+            x, z = self.in_proj(hidden).chunk(2, dim=-1)  # quantised or wrapped: only the whole can be asked for
+            return x, take(z, rank)
+        weight_x, weight_z = self.in_proj.weight.chunk(2)
+        return F.linear(hidden, weight_x), F.linear(take(hidden, rank), weight_z)
+
+    def _scaled(self, out: Tensor) -> Tensor:
+        """The mean of the directions, or their sum; on the narrower side of the projection."""
+        return out.mul_(0.5) if self.halved else out
+
+    @property
+    def _forward_parts(self) -> ScanParts:
+        return ScanParts(self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D)
+
+    @property
+    def _backward_parts(self) -> ScanParts:
+        return ScanParts(self.conv1d_b, self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b)
 
     def _scan(
         self,
@@ -178,23 +221,19 @@ class VimMixer(Mixer):
         z: Tensor | None,
         layout: Layout,
         order: ScanOrder,
-        conv1d: nn.Conv1d,
-        x_proj: nn.Linear,
-        dt_proj: nn.Linear,
-        A_log: Tensor,
-        D: Tensor,
-        part: slice = slice(None),
+        parts: ScanParts,
+        steps: slice = slice(None),
     ) -> tuple[Tensor, Tensor]:
-        """One direction over ``part`` of the tokens: the output ``(b l e)``, gated if ``z`` is given, and the time steps before
+        """One direction over those ``steps``: the output ``(b l e)``, gated if ``z`` is given, and the time steps before
         softplus and bias."""
-        assert conv1d.bias is not None
-        c = align_conv1d(layout, x, conv1d.weight.squeeze(1), conv1d.bias, order.reverse)[:, part]  # (b l e)
-        order = order.window(part)
-        dt, B, C = x_proj(c).split_with_sizes([self.rank, self.state_size, self.state_size], dim=-1)
-        delta = F.linear(dt, dt_proj.weight)
-        time = layout.alignment.scan.time(order, delta, dt_proj.bias)
-        bias, reverse = dt_proj.bias, order.reverse
-        y = selective_scan(c, delta, A_log, B, C, D, z, bias, reverse=reverse, log_A=True, **time)
+        weight, bias1d = parts.conv1d.weight.squeeze(1), parts.conv1d.bias
+        assert bias1d is not None
+        c = align_conv1d(layout, x, weight, bias1d, order.reverse)[:, steps]  # (b l e)
+        order = order.window(steps)
+        dt, B, C = parts.x_proj(c).split_with_sizes([self.rank, self.state_size, self.state_size], dim=-1)
+        delta, bias = parts.dt_proj(dt), parts.dt_proj.bias
+        time = layout.alignment.scan.time(order, delta, bias)
+        y = selective_scan(c, delta, parts.A_log, B, C, parts.D, z, bias, reverse=order.reverse, log_A=True, **time)
         return y, delta
 
 
@@ -215,7 +254,7 @@ class PlainMambaMixer(Mixer):
         assert self.conv2d.bias is not None
         c = align_conv2d(layout, x, self.conv2d.weight.squeeze(1), self.conv2d.bias)
         dt, B, C = self.x_proj(c).split_with_sizes([self.rank, self.state_size, self.state_size], dim=-1)
-        delta = F.linear(dt, self.dt_proj.weight)
+        delta = self.dt_proj(dt)
         delta_bias = 2 * self.dt_proj.bias  # compat: the official code adds it twice, in dt_proj and in the scan
         ys = [self._scan(c, delta, delta_bias, B, C, layout, walk) for walk in self.walks]
         gate = F.silu(z)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -59,27 +62,48 @@ def _conv_norm_relu(in_chans: int, out_chans: int, kernel_size: int, stride: int
     return nn.Sequential(conv, nn.BatchNorm2d(out_chans), nn.ReLU(inplace=True))
 
 
-def fit_positions(pos_embed: Tensor, grid: tuple[int, int], target: tuple[int, int], has_class: bool) -> Tensor:
-    """``pos_embed (1 L d)`` for one grid, resized to another. The class token stands in the middle of both."""
+Extras = Callable[[int], tuple[int, ...]]  # positions of the extra tokens in a sequence, by the number of image tokens
+
+
+def no_extras(image_tokens: int) -> tuple[int, ...]:
+    """No extra token."""
+    return ()
+
+
+def in_the_middle(image_tokens: int) -> tuple[int, ...]:
+    """One class token, in the middle."""
+    return (image_tokens // 2,)
+
+
+def at_the_start(image_tokens: int) -> tuple[int, ...]:
+    """One class token, first."""
+    return (0,)
+
+
+def fit_positions(pos_embed: Tensor, grid: tuple[int, int], target: tuple[int, int], extras: Extras) -> Tensor:
+    """``pos_embed (1 L d)`` for one grid, resized to another; rows of extra tokens go to their places unchanged."""
     if grid == target:
         return pos_embed
-    if not has_class:
-        return _resize(pos_embed[0].unflatten(0, grid), target).flatten(0, 1)[None]
-    image, class_embed = split_middle(pos_embed)
+    image, extra = take_out(pos_embed, extras(grid[0] * grid[1]))
     resized = _resize(image[0].unflatten(0, grid), target).flatten(0, 1)[None]
-    return insert_middle(resized, class_embed)
+    return put_in(resized, extra, extras(target[0] * target[1]))
 
 
-def split_middle(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Tokens ``(b L d)`` with the class token in the middle -> image tokens and class token."""
-    middle = (x.shape[1] - 1) // 2
-    return torch.cat([x[:, :middle], x[:, middle + 1 :]], 1), x[:, middle : middle + 1]
+def take_out(x: Tensor, positions: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Tokens ``(b L d)`` -> image tokens, and the extra ones ``(b x d)`` at those positions."""
+    edges = (-1, *positions, x.shape[1])
+    image = torch.cat([x[:, a + 1 : b] for a, b in pairwise(edges)], 1)
+    return image, torch.cat([x[:, p : p + 1] for p in positions] or [x[:, :0]], 1)
 
 
-def insert_middle(image: Tensor, class_token: Tensor) -> Tensor:
-    """The inverse of :func:`split_middle`."""
-    middle = image.shape[1] // 2
-    return torch.cat([image[:, :middle], class_token, image[:, middle:]], 1)
+def put_in(image: Tensor, extra: Tensor, positions: tuple[int, ...]) -> Tensor:
+    """The inverse of :func:`take_out`."""
+    parts, start = [], 0
+    for number, position in enumerate(positions):
+        end = position - number  # image tokens before it
+        parts += [image[:, start:end], extra[:, number : number + 1]]
+        start = end
+    return torch.cat([*parts, image[:, start:]], 1)
 
 
 def _resize(positions: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -3,20 +3,24 @@
 from skimba.models.base import TokenModel, with_reducer
 from skimba.models.checkpoint import LoadReport, load_checkpoint, read_state_dict
 from skimba.models.feature_maps import FeatureMaps
+from skimba.models.mamba_reg import MambaReg
 from skimba.models.plain_mamba import PlainMamba
 from skimba.models.reducer import Reducer
 from skimba.models.registry import MODELS, list_models
 from skimba.models.variants import Variant
+from skimba.models.video_mamba import VideoMamba
 from skimba.models.vim import VisionMamba
 
 __all__ = [
     "MODELS",
     "FeatureMaps",
     "LoadReport",
+    "MambaReg",
     "PlainMamba",
     "Reducer",
     "TokenModel",
     "Variant",
+    "VideoMamba",
     "VisionMamba",
     "list_models",
     "load_checkpoint",

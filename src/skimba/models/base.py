@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from skimba.layers.patch_embed import Extras, no_extras
 from skimba.models.features import FORMATS, Part, as_features, extra_tokens, start_parts
 from skimba.models.pooling import POOLING
 from skimba.models.reducer import Reducer, check_reducer
@@ -33,13 +34,15 @@ class TokenModel(TimmModel):
         drop_rate: dropout before the head.
 
     Attributes:
-            paper_schedule: ``{blocks: share of the tokens kept}`` as the paper prunes this model; None if no paper does.
+        paper_schedule: ``{blocks: share of the tokens kept}`` as the paper prunes this model; None if no paper does.
         pretrained_cfg: timm's: the preprocessing of the weights; and the ``architecture`` and ``sizes`` given to create_model.
+        position_extras: which rows of its position embedding are those of extra tokens.
         task: what the model is for: a key of :data:`skimba.tasks.TASKS`.
     """
 
     task = "classification"
     grid: tuple[int, int]
+    position_extras: Extras = staticmethod(no_extras)
 
     def __init__(
         self,

@@ -215,9 +215,9 @@ def adapt_input_channels(weight: Tensor, channels: int) -> Tensor:
 
 
 def _resize_pos_embed(pos_embed: Tensor, model: TokenModel) -> Tensor:
-    """Bring ``pos_embed (1 L d)`` of a square image to the model's grid; a class token's position stays in the middle."""
-    extra = model.class_token_count
+    """Bring ``pos_embed (1 L d)`` of a square image to the model's grid; rows of extra tokens keep their values."""
+    extra = len(model.position_extras(model.grid[0] * model.grid[1]))
     side = int(max(pos_embed.shape[1] - extra, 0) ** 0.5)
     if side < 1 or side * side + extra != pos_embed.shape[1]:
         raise ValueError(f"cannot resize a position embedding of {pos_embed.shape[1]} positions: not a square grid")
-    return fit_positions(pos_embed, (side, side), model.grid, bool(extra))
+    return fit_positions(pos_embed, (side, side), model.grid, model.position_extras)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from skimba.layers.alignment import align_grid
 from skimba.layers.mamba import Block, PlainMambaMixer
-from skimba.layers.patch_embed import ConvStem, fit_positions
+from skimba.layers.patch_embed import ConvStem, fit_positions, no_extras
 from skimba.models.base import TokenModel
 from skimba.models.timm_model import PartNames, classifier
 from skimba.models.variants import (
@@ -61,7 +61,7 @@ def raster_tokens(images: Tensor, stem: ConvStem, pos_embed: Tensor, grid: tuple
     check_images(images, in_chans, stem.patch_size)
     patches = stem(images)  # (b h w d)
     found = (patches.shape[1], patches.shape[2])
-    x = patches.flatten(1, 2) + fit_positions(pos_embed, grid, found, has_class=False)
+    x = patches.flatten(1, 2) + fit_positions(pos_embed, grid, found, no_extras)
     return Tokens(x, Layout(found, alignment=NONE, device=x.device))
 
 

@@ -13,14 +13,19 @@ from typing import Any
 from timm.models import register_model
 from torch import nn
 
-from skimba.models import plain_mamba, vim
+from skimba.models import mamba_reg, plain_mamba, video_mamba, vim
 from skimba.models.base import TokenModel
 from skimba.models.checkpoint import load_checkpoint
 from skimba.models.feature_maps import FeatureMaps
 from skimba.models.sizes import check_sizes
 from skimba.models.variants import Preprocessing, Variant, fetch
 
-MODELS: dict[str, Variant] = {**vim.VARIANTS, **plain_mamba.VARIANTS}
+MODELS: dict[str, Variant] = {
+    **vim.VARIANTS,
+    **plain_mamba.VARIANTS,
+    **video_mamba.VARIANTS,
+    **mamba_reg.VARIANTS,
+}
 FEATURE_SETTINGS = ("out_indices", "norm", "output_fmt", "restore")
 # What timm.create_model always passes, besides sizes.
 TIMM_SETTINGS = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")

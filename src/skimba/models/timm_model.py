@@ -12,7 +12,19 @@ from skimba.models.pooling import POOLING
 from skimba.models.sharing import SharedWeights
 
 # Last parts of the names of parameters without weight decay: rates and skips of the recurrence, and what marks tokens.
-NOT_DECAYED = frozenset({"A_log", "A_b_log", "D", "D_b", "direction_Bs", "pos_embed", "cls_token"})
+NOT_DECAYED = frozenset(
+    {
+        "A_log",
+        "A_b_log",
+        "D",
+        "D_b",
+        "direction_Bs",
+        "pos_embed",
+        "cls_token",
+        "pos_embed_cls",
+        "temporal_pos_embedding",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -82,7 +94,7 @@ class TimmModel(SharedWeights):
         if global_pool is not None:
             self.set_pooling(global_pool)
         weight = next(self.get_submodule(self.parts.norm).parameters())
-        head = classifier(self.num_features, num_classes).to(weight.device, weight.dtype).train(self.training)
+        head = classifier(self.head_hidden_size, num_classes).to(weight.device, weight.dtype).train(self.training)
         for parameter in head.parameters():
             nn.init.trunc_normal_(parameter, std=0.02) if parameter.dim() == 2 else nn.init.zeros_(parameter)
         self._set_part(self.parts.head, head)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
@@ -9,7 +10,7 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 
 from skimba.layers.mamba import Block, Mixer, VimMixer
-from skimba.layers.patch_embed import PatchEmbed, fit_positions, insert_middle
+from skimba.layers.patch_embed import PatchEmbed, fit_positions, in_the_middle, put_in
 from skimba.models.base import TokenModel
 from skimba.models.timm_model import PartNames, classifier
 from skimba.models.variants import (
@@ -31,22 +32,34 @@ NORM_EPS = 1e-5
 class VimBlock(Block):
     """``residual <- residual + x;  x <- mixer(norm(residual))``: pre-norm, the residual stream in float32."""
 
-    def __init__(self, embed_dim: int, drop_path: float = 0.0) -> None:
+    def __init__(self, embed_dim: int, mixer: Mixer, drop_path: float = 0.0) -> None:
         super().__init__()
-        self.mixer: Mixer = VimMixer(embed_dim)
+        self.mixer: Mixer = mixer
         self.norm = nn.RMSNorm(embed_dim, eps=NORM_EPS)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, tokens: Tokens, record: bool = False, extras_only: bool = False) -> Tokens:
         """All tokens after the block, or the extra ones alone."""
-        x = tokens.x if tokens.residual is None else self.drop_path(tokens.x)
-        normed, residual = add_rms_norm(x, tokens.residual, self.norm.weight, NORM_EPS)
+        normed, residual = add_rms_norm(tokens.x, tokens.residual, self.norm.weight, NORM_EPS)
         layout = tokens.layout
         mixed, scan = self.mixer(normed, layout, record, extras_only)
         after = Tokens(normed, layout, residual)
         if extras_only:
             after = after.keep(tokens.extra_places, None, layout.alignment)
-        return replace(after, x=mixed, scan=scan)
+        return replace(after, x=self.drop_path(mixed), scan=scan)
+
+
+def init_weights(layers: nn.ModuleList, head: nn.Module, embeddings: Iterable[nn.Parameter]) -> None:
+    """Fresh weights of a model of such blocks."""
+    for parameter in embeddings:
+        nn.init.trunc_normal_(parameter, std=0.02)
+    if isinstance(head, nn.Linear):
+        nn.init.trunc_normal_(head.weight, std=0.02)
+        nn.init.zeros_(head.bias)
+    with torch.no_grad():  # as GPT-2: the residual stream's variance must not grow with depth
+        for name, parameter in layers.named_parameters():
+            if name.endswith("out_proj.weight"):
+                parameter.div_(len(layers) ** 0.5)
 
 
 class VisionMamba(TokenModel):
@@ -67,6 +80,8 @@ class VisionMamba(TokenModel):
 
     parts = PartNames("layers", "norm_f", "head", "patch_embed.proj")
     class_token_count = 1
+    position_extras = staticmethod(in_the_middle)
+    halved = True  # the mean of the two directions goes on
 
     def __init__(
         self,
@@ -86,21 +101,13 @@ class VisionMamba(TokenModel):
         self.grid = self.patch_embed.grid(*self.img_size)
         self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim))
         self.pos_embed = nn.Parameter(torch.empty(1, self.grid[0] * self.grid[1] + 1, embed_dim))
-        self.layers = nn.ModuleList(VimBlock(embed_dim, rate) for rate in linear_drop_path(drop_path_rate, depth))
+        rates = linear_drop_path(drop_path_rate, depth)
+        self.layers = nn.ModuleList(
+            VimBlock(embed_dim, VimMixer(embed_dim, halved=self.halved), rate) for rate in rates
+        )
         self.norm_f = nn.RMSNorm(embed_dim, eps=NORM_EPS)
         self.head = classifier(embed_dim, num_classes)
-        self._init_weights(depth)
-
-    def _init_weights(self, depth: int) -> None:
-        for parameter in (self.cls_token, self.pos_embed):
-            nn.init.trunc_normal_(parameter, std=0.02)
-        if isinstance(self.head, nn.Linear):
-            nn.init.trunc_normal_(self.head.weight, std=0.02)
-            nn.init.zeros_(self.head.bias)
-        with torch.no_grad():  # as GPT-2: the residual stream's variance must not grow with depth
-            for name, parameter in self.layers.named_parameters():
-                if name.endswith("out_proj.weight"):
-                    parameter.div_(depth**0.5)
+        init_weights(self.layers, self.head, (self.cls_token, self.pos_embed))
 
     @property
     def patch_size(self) -> int:
@@ -113,13 +120,14 @@ class VisionMamba(TokenModel):
         return self.patch_embed.stride
 
     def embed(self, images: Tensor) -> Tokens:
-        """``(b c height width)`` -> all tokens, the class token in the middle."""
+        """``(b c height width)`` -> all tokens, the class token at its place."""
         check_images(images, self.in_chans, self.patch_embed.patch_size)
         patches = self.patch_embed(images)  # (b h w d)
         grid = (patches.shape[1], patches.shape[2])
-        x = insert_middle(patches.flatten(1, 2), self.cls_token.expand(images.shape[0], -1, -1))
-        x = x + fit_positions(self.pos_embed, self.grid, grid, has_class=True)
-        return Tokens(x, Layout(grid, (grid[0] * grid[1] // 2,), alignment=NONE, device=x.device))
+        extras = self.position_extras(grid[0] * grid[1])
+        x = put_in(patches.flatten(1, 2), self.cls_token.expand(images.shape[0], -1, -1), extras)
+        x = x + fit_positions(self.pos_embed, self.grid, grid, self.position_extras)
+        return Tokens(x, Layout(grid, extras, alignment=NONE, device=x.device))
 
 
 def _hub(size: str, name: str) -> HubFile:
