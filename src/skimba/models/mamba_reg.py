@@ -120,7 +120,7 @@ class MambaReg(TokenModel):
         rows = self.final_norm(take(tokens.stream, tokens.extra_places))  # (b x d)
         if self.neck is None or self.norm_neck is None:
             return rows.flatten(1)
-        return self.norm_neck(self.neck(rows).flatten(1))
+        return self.norm_neck(self.neck(rows).flatten(1).to(self.norm_neck.weight.dtype))
 
 
 _hub = partial(HubFile, "Wangf3014/Mamba-Reg")
