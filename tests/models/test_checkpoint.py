@@ -49,7 +49,9 @@ def test_another_number_of_classes_resets_the_head_only_if_asked(model, tmp_path
     path = official(model, "bare", tmp_path / "weights.pth")
     other = same_kind(model, num_classes=9)
     before = {k: v.clone() for k, v in other.state_dict().items()}
-    with pytest.raises(ValueError, match=r"head.*weight: got \(5, (16|24)\), the model has \(9, (16|24)\).*reset_head=True"):
+    with pytest.raises(
+        ValueError, match=r"head.*weight: got \(5, (16|24)\), the model has \(9, (16|24)\).*reset_head=True"
+    ):
         skimba.load_checkpoint(other, path)
     assert all(torch.equal(before[k], v) for k, v in other.state_dict().items())
     report = skimba.load_checkpoint(other, path, reset_head=True)
