@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from skimba.models import MambaReg, PlainMamba, VideoMamba, VisionMamba
+from skimba.models import LocalVim, MambaReg, PlainMamba, VideoMamba, VisionMamba
 
 SIZES = {"img_size": (24, 32), "patch_size": 4, "embed_dim": 16, "depth": 4, "num_classes": 5}
 
@@ -22,17 +22,37 @@ def tiny_plain_mamba(**sizes):
     return PlainMamba(**{**SIZES, "dwconv_blocks": (1,), **sizes})
 
 
+# Windows of 7 do not fit the grid of 6 x 8, and it is not square.
+WALKS = [
+    ("rows", "columns_back", "windows7", "windows7_back"),
+    ("rows_back", "windows2_back", "windows7", "windows7_back"),
+    ("rows", "rows_back", "columns", "windows2"),
+    ("columns", "columns_back", "windows2", "windows2_back"),
+]
+
+
+def tiny_local_vim(**sizes):
+    return LocalVim(**{**SIZES, "walks": WALKS, **sizes})
+
+
+def tiny_local_vim_middle(**sizes):
+    return LocalVim(**{**SIZES, "walks": WALKS, "class_token": True, **sizes})
+
+
 TINY = {
     "vim": tiny_vim,
     "plain_mamba": tiny_plain_mamba,
     "video_mamba": tiny_video_mamba,
     "mamba_reg": tiny_mamba_reg,
+    "local_vim": tiny_local_vim,
+    "local_vim_middle": tiny_local_vim_middle,
 }
 
 
 def same_kind(model, **sizes):
     """A fresh small model of the same family."""
-    return next(make for make in TINY.values() if type(make()) is type(model))(**sizes)
+    kind = (type(model), model.class_token_count > 0)
+    return next(make for make in TINY.values() if (type(made := make()), made.class_token_count > 0) == kind)(**sizes)
 
 
 def randomise(model, seed=0):

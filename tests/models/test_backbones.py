@@ -1,4 +1,4 @@
-"""VideoMamba and Mamba-Reg equal the official code: outputs of that code, made with its reference scan in float32."""
+"""VideoMamba, Mamba-Reg and LocalVim equal the official code: outputs of that code, made with its reference scan in float32."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 import skimba
-from skimba.models import MambaReg, VideoMamba
+from skimba.models import LocalVim, MambaReg, VideoMamba
+from skimba.models.local_vim import official_walks
 from skimba.models.mamba_reg import register_positions
 from skimba.ops import default_backend
 from skimba.ops.backends import native
@@ -21,9 +22,16 @@ BOUND = {"reference": 1e-5, "cpu": 1e-4}
 
 def build(family, constructor):
     names = ("patch_size", "embed_dim", "depth", "num_classes")
-    sizes = {"img_size": tuple(constructor["img_size"]), **{name: constructor[name] for name in names}}
+    img_size = constructor["img_size"]
+    sizes = {
+        "img_size": tuple(img_size) if isinstance(img_size, list) else img_size,
+        **{name: constructor[name] for name in names},
+    }
     if family == "videomamba":
         return VideoMamba(**sizes)
+    if family == "local_vim":
+        walks = official_walks([" ".join(walks) for walks in constructor["directions"]])
+        return LocalVim(**sizes, walks=walks, class_token=constructor.get("if_cls_token", False))
     return MambaReg(**sizes, registers=constructor["num_cls_tokens"], reduction=constructor["cls_reduce"])
 
 
@@ -43,10 +51,11 @@ def test_equals_the_official_code_in_every_block(name, backend):
         assert relative_error(model(golden["input"]), golden["output"]) < BOUND[backend]
         tokens = model.embed(golden["input"])
         assert tokens.x.shape[1] == META[name]["tokens"]
-        places = META[name].get("register_positions", [META[name].get("class_token_position")])
+        class_token = META[name].get("class_token_position")
+        places = META[name].get("register_positions", [] if class_token is None else [class_token])
         assert list(tokens.layout.extras) == places
-        for number, block in enumerate(model.layers):
-            tokens = block(tokens)
+        for number in range(len(model.layers)):
+            tokens = model._block(tokens, number + 1)
             assert relative_error(tokens.x, golden[f"block.{number}"]) < BOUND[backend]
 
 

@@ -67,7 +67,9 @@ def test_the_recurrence_and_its_convolution_keep_their_parameters_in_float32(mod
     kept = {name for name, p in model.named_parameters() if p.dtype == torch.float32}
     assert all(torch.equal(before[name], dict(model.named_parameters())[name]) for name in kept)
     kinds = ("A_log", "A_b_log", "D", "D_b", "dt_proj.bias", "dt_proj_b.bias")
-    conv = ("conv1d.", "conv1d_b.", "conv2d.")
+    conv = ("conv1d.", "conv1d_b.", "conv2d.", *(f"conv1d_{walk}." for walk in range(4)))
+    kinds += tuple(f"{kind}_{walk}" for kind in ("A_log", "D") for walk in range(4))
+    kinds += tuple(f"dt_proj_{walk}.bias" for walk in range(4))
     assert kept == {n for n in before if n.endswith(tuple(f".{k}" for k in kinds)) or any(f".{c}" in n for c in conv)}
     model.double()
     assert all(p.dtype == torch.float64 for p in model.parameters())

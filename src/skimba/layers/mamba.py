@@ -82,11 +82,6 @@ class Mixer(nn.Module):
         super().__init__()
         self.inner, self.state_size, self.rank = expand * embed_dim, state_size, math.ceil(embed_dim / 16)
         self.in_proj = nn.Linear(embed_dim, 2 * self.inner, bias=bias)
-        self.A_log = decay_rates(self.inner, state_size)
-        self.D = nn.Parameter(torch.ones(self.inner))
-        self.x_proj = nn.Linear(self.inner, self.rank + 2 * state_size, bias=False)
-        self.dt_proj = TimeProjection(self.rank, self.inner)
-        self.out_proj = nn.Linear(self.inner, embed_dim, bias=bias)
 
     def multiply_adds(self, layout: Layout, outputs: int, exact: bool) -> int:
         """What the mixer computes for one image, in multiply-adds.
@@ -118,6 +113,18 @@ class Mixer(nn.Module):
         return super()._apply(keep_float32, recurse)
 
 
+class OneScanMixer(Mixer):
+    """A mixer with the parameters of one scan, under their plain names."""
+
+    def __init__(self, embed_dim: int, state_size: int, expand: int, bias: bool) -> None:
+        super().__init__(embed_dim, state_size, expand, bias)
+        self.A_log = decay_rates(self.inner, state_size)
+        self.D = nn.Parameter(torch.ones(self.inner))
+        self.x_proj = nn.Linear(self.inner, self.rank + 2 * state_size, bias=False)
+        self.dt_proj = TimeProjection(self.rank, self.inner)
+        self.out_proj = nn.Linear(self.inner, embed_dim, bias=bias)
+
+
 class Block(nn.Module):
     """A block maps :class:`~skimba.tokens.Tokens` to Tokens: ``block(tokens, record)``, with what its scans computed if
     ``record``. Where a head reads the extra tokens alone, the last block is asked for them: ``block(tokens, extras_only=True)``.
@@ -129,7 +136,7 @@ class Block(nn.Module):
     mixer: nn.Module
 
 
-class VimMixer(Mixer):
+class VimMixer(OneScanMixer):
     """Bidirectional Mamba (Vim, arXiv 2401.09417, algorithm 1; github hustvl/Vim, ``bimamba_type="v2"``).
 
     Both directions share ``in_proj`` and ``out_proj``; the backward one has its own convolution, projections, A and D (``_b``).
@@ -237,7 +244,7 @@ class VimMixer(Mixer):
         return y, delta
 
 
-class PlainMambaMixer(Mixer):
+class PlainMambaMixer(OneScanMixer):
     """Four scans along continuous walks over the grid (PlainMamba, arXiv 2403.17695; github ChenhongyiYang/PlainMamba)."""
 
     walks = ("snake", "snake_up", "snake_columns", "snake_columns_left")

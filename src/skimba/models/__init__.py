@@ -3,6 +3,7 @@
 from skimba.models.base import TokenModel, with_reducer
 from skimba.models.checkpoint import LoadReport, load_checkpoint, read_state_dict
 from skimba.models.feature_maps import FeatureMaps
+from skimba.models.local_vim import LocalVim
 from skimba.models.mamba_reg import MambaReg
 from skimba.models.plain_mamba import PlainMamba
 from skimba.models.reducer import Reducer
@@ -15,6 +16,7 @@ __all__ = [
     "MODELS",
     "FeatureMaps",
     "LoadReport",
+    "LocalVim",
     "MambaReg",
     "PlainMamba",
     "Reducer",

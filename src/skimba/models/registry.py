@@ -13,7 +13,7 @@ from typing import Any
 from timm.models import register_model
 from torch import nn
 
-from skimba.models import mamba_reg, plain_mamba, video_mamba, vim
+from skimba.models import local_vim, mamba_reg, plain_mamba, video_mamba, vim
 from skimba.models.base import TokenModel
 from skimba.models.checkpoint import load_checkpoint
 from skimba.models.feature_maps import FeatureMaps
@@ -25,6 +25,7 @@ MODELS: dict[str, Variant] = {
     **plain_mamba.VARIANTS,
     **video_mamba.VARIANTS,
     **mamba_reg.VARIANTS,
+    **local_vim.VARIANTS,
 }
 FEATURE_SETTINGS = ("out_indices", "norm", "output_fmt", "restore")
 # What timm.create_model always passes, besides sizes.

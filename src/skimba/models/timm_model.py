@@ -25,6 +25,7 @@ NOT_DECAYED = frozenset(
         "temporal_pos_embedding",
     }
 )
+NOT_DECAYED |= {f"{name}_{walk}" for name in ("A_log", "D") for walk in range(4)}  # LocalVim's
 
 
 @dataclass(frozen=True)

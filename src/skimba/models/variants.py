@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.constants import ENDPOINT
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -29,6 +30,23 @@ class HubFile:
     repository: str
     name: str
 
+    @property
+    def url(self) -> str:
+        """Where a browser finds it."""
+        return f"https://huggingface.co/{self.repository}/resolve/main/{self.name}"
+
+
+@dataclass(frozen=True)
+class WebFile:
+    """A file at an address."""
+
+    url: str
+
+    @property
+    def name(self) -> str:
+        """Its own name."""
+        return self.url.rsplit("/", 1)[-1]
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -45,7 +63,7 @@ SCENES = Preprocessing((scenes.MEAN,) * 3, (scenes.STD,) * 3, 1.0)
 # Sizes of the models in the package: 196 tokens of a 28-pixel image of Fashion-MNIST, or of a 56-pixel fashion scene.
 MICRO = {"img_size": 28, "patch_size": 2, "in_chans": 1, "embed_dim": 64, "depth": 8, "num_classes": 10}
 MICRO_SCENES = {**MICRO, "img_size": 56, "patch_size": 4, "in_chans": 3}
-Source = HubFile | str  # a hub file, or a file name under skimba/assets
+Source = HubFile | WebFile | str | None  # a str: a file name under skimba/assets; None: no weights are published
 
 
 @dataclass(frozen=True)
@@ -73,7 +91,7 @@ def fetch(source: Source) -> Path:
     """Local path of a weights file; hub files are downloaded (and cached by ``huggingface_hub``) when first asked for.
 
     Raises:
-        FileNotFoundError: a packaged file is missing.
+        FileNotFoundError: a packaged file is missing, or no weights are published.
         ConnectionError: the hub cannot be reached and the file is not in its cache.
     """
     if isinstance(source, str):
@@ -81,16 +99,25 @@ def fetch(source: Source) -> Path:
         if not path.is_file():
             raise FileNotFoundError(f"no weights {source} in this installation of skimba (looked in {path.parent})")
         return path
-    cached = try_to_load_from_cache(source.repository, source.name)
-    if isinstance(cached, str):
+    if source is None:
+        raise FileNotFoundError("no weights of this model are published: create_model(name, checkpoint=PATH)")
+    if isinstance(source, WebFile):
+        path = Path(torch.hub.get_dir()) / "checkpoints" / source.name
+        if path.is_file():
+            return path
+    elif isinstance(cached := try_to_load_from_cache(source.repository, source.name), str):
         return Path(cached)
     try:
+        if isinstance(source, WebFile):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(source.url, str(path), progress=False)
+            return path
         _reach_hub()
         return Path(hf_hub_download(source.repository, source.name, etag_timeout=HUB_TIMEOUT_S))
     except Exception as error:  # the hub client raises its HTTP library's own types: all mean "unavailable"
         raise ConnectionError(
             f"cannot download {source.name} ({type(error).__name__}). Fetch it on a connected machine from "
-            f"https://huggingface.co/{source.repository}/resolve/main/{source.name}, put it anywhere, and pass its path: "
+            f"{source.url}, put it anywhere, and pass its path: "
             "create_model(name, checkpoint=PATH)"
         ) from error
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from skimba.tokens.alignment import NONE, Alignment
@@ -168,7 +169,10 @@ class Layout:
         return {}
 
     def order(self, walk: str) -> ScanOrder:
-        """The scan along a walk over the grid, a key of :data:`~skimba.tokens.walks.WALKS`."""
+        """The scan along a walk over the grid, a key of :data:`~skimba.tokens.walks.WALKS`.
+
+        A walk that passes padding visits more tokens than there are: padding is numbered from ``length`` on, and never removed.
+        """
         known = self._orders
         if walk not in known:
             known[walk] = self._order(walk)
@@ -190,10 +194,20 @@ class Layout:
         if self.position is None:
             return ScanOrder(index=order.int())
         full_step = order.argsort()  # the step at which the full scan visits each position
-        step, index = full_step[self.position].sort(dim=1)  # (b l)
+        position, size = self.position, self.size
+        if padding := order.shape[0] - self.full_length:
+            more = torch.arange(self.full_length, order.shape[0], device=order.device).expand(position.shape[0], -1)
+            position = torch.cat([position, more], 1)
+            size = None if size is None else F.pad(size, (0, padding), value=1.0)
+        step, index = full_step[position].sort(dim=1)  # (b l)
         missing = torch.cat([torch.zeros_like(step[:, :1]), step.diff(dim=1) - 1], 1).float()
-        size = None if self.size is None else take(self.size, index)
-        return ScanOrder(missing=missing, size=size, index=index.int())
+        return ScanOrder(missing=missing, size=None if size is None else take(size, index), index=index.int())
+
+    def along(self, walk: str, source: Tensor) -> Tensor:
+        """``source (b L)`` of all positions (see :mod:`skimba.ops.source`) in a walk's order, with its padding: ``(b S)``."""
+        order = walk_steps(walk, self.grid, self.extras).to(source.device)
+        padding = torch.arange(order.shape[0] - self.full_length, dtype=source.dtype, device=source.device)
+        return torch.cat([source, (self.length + padding).expand(source.shape[0], -1)], 1)[:, order]
 
 
 def walk_steps(walk: str, grid: Grid, extras: tuple[int, ...]) -> Tensor:

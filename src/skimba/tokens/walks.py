@@ -34,6 +34,12 @@ def columns(grid: Grid) -> Cells:
     return _cells(grid).swapaxes(-1, -2).ravel()
 
 
+def columns_misread(grid: Grid) -> Cells:
+    """compat: where LocalVim's official code puts back what it walked by :func:`columns`, as if over a grid of swapped sides.
+    On a square grid the same as :func:`columns`."""
+    return _cells(grid[:-2] + grid[:-3:-1]).swapaxes(-1, -2).ravel()
+
+
 def time(grid: Grid) -> Cells:
     """Place by place in raster order, at each place through all the frames."""
     return _cells(grid).reshape(-1, grid[-2] * grid[-1]).T.ravel()
@@ -122,6 +128,7 @@ def moves(walk: str, grid: Grid) -> Cells:
 WALKS: dict[str, Walk] = {
     "rows": rows,
     "columns": columns,
+    "columns_misread": columns_misread,
     "windows2": partial(windows, side=2),
     "windows7": partial(windows, side=7),
     "time": time,
