@@ -23,12 +23,12 @@ def tiny_plain_mamba(**sizes):
 
 
 # Windows of 7 do not fit the grid of 6 x 8, and it is not square.
-WALKS = [
+WALKS = (
     ("rows", "columns_back", "windows7", "windows7_back"),
     ("rows_back", "windows2_back", "windows7", "windows7_back"),
     ("rows", "rows_back", "columns", "windows2"),
     ("columns", "columns_back", "windows2", "windows2_back"),
-]
+)
 
 
 def tiny_local_vim(**sizes):

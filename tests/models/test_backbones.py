@@ -54,8 +54,8 @@ def test_equals_the_official_code_in_every_block(name, backend):
         class_token = META[name].get("class_token_position")
         places = META[name].get("register_positions", [] if class_token is None else [class_token])
         assert list(tokens.layout.extras) == places
-        for number in range(len(model.layers)):
-            tokens = model._block(tokens, number + 1)
+        for number, block in enumerate(model.layers):
+            tokens = block(tokens)
             assert relative_error(tokens.x, golden[f"block.{number}"]) < BOUND[backend]
 
 

@@ -110,7 +110,7 @@ def test_what_the_head_reads_is_a_choice(model, images):
     with pytest.raises(ValueError, match="unknown global_pool 'map'; known: 'token', 'avg', 'max', ''"):
         model.reset_classifier(3, "map")
     if not model.class_token_count:
-        with pytest.raises(ValueError, match="PlainMamba has no class token"):
+        with pytest.raises(ValueError, match="has no class token"):
             model.reset_classifier(3, "token")
 
 

@@ -36,6 +36,7 @@ class TokenModel(TimmModel):
     Attributes:
         paper_schedule: ``{blocks: share of the tokens kept}`` as the paper prunes this model; None if no paper does.
         pretrained_cfg: timm's: the preprocessing of the weights; and the ``architecture`` and ``sizes`` given to create_model.
+        fixed_by_grid: names of buffers that follow from the grid: a checkpoint of another grid need not fit them.
         position_extras: which rows of its position embedding are those of extra tokens.
         task: what the model is for: a key of :data:`skimba.tasks.TASKS`.
     """
@@ -43,6 +44,7 @@ class TokenModel(TimmModel):
     task = "classification"
     grid: tuple[int, int]
     position_extras: Extras = staticmethod(no_extras)
+    fixed_by_grid: frozenset[str] = frozenset()
 
     def __init__(
         self,

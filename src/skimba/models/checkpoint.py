@@ -172,6 +172,8 @@ def load_checkpoint(
         elif name in own and name == first_conv and adapt_channels and found[name].dim() == 4:
             found[name] = adapt_input_channels(found[name], model.in_chans)
             report.adapted.append(name)
+        elif name in own and name in model.fixed_by_grid:
+            found[name] = own[name]
         elif name in own and name.endswith("pos_embed") and found[name].shape[::2] == own[name].shape[::2]:
             found[name] = _resize_pos_embed(found[name], model)
             report.resized.append(name)

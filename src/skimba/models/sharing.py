@@ -58,6 +58,8 @@ def _module_twin(module: Module, seen: dict[int, Any]) -> Module:
     for name, value in vars(module).items():  # the tables of parameters, hooks and settings
         if isinstance(value, dict | list | set):
             object.__setattr__(twin, name, copy.copy(value))
+        elif isinstance(value, nn.Module):  # a module that belongs to another part of the model
+            object.__setattr__(twin, name, _module_twin(value, seen))
     for name, child in module._modules.items():
         twin._modules[name] = None if child is None else _module_twin(child, seen)
     return twin
