@@ -10,7 +10,7 @@ from skimba.runtime.version import VERSION
 ABOUT = "Token pruning for vision state space models."
 WIDTH = 80
 COMMANDS = {  # the first line of each command's own help, held to it by a test
-    "bench": "Time models, dense and pruned, beside their floors.",
+    "bench": "Time models, dense and pruned, and their floors.",
     "compare": "List the pictures whose prediction turns wrong or right from one model to another.",
     "demo": "Measure the embedded models, dense and pruned, and draw which tokens survive.",
     "doctor": "Show versions, backend, instruction set and threads, and why a backend cannot run.",
@@ -18,8 +18,8 @@ COMMANDS = {  # the first line of each command's own help, held to it by a test
     "export-weights": "Write a model, dense or pruned, so that skimba.create_model(checkpoint=…) restores it.",
     "flops": "Count a model's multiply-adds for one image, by the published and by the exact convention.",
     "predict": "Predict the classes of pictures.",
-    "schedule": "Find after which blocks how many tokens go, for a target of FLOPs or of measured speed.",
-    "train": "Fit a model, dense or pruned, by a recipe.",
+    "schedule": "Find a schedule for a target of FLOPs or of measured speed.",
+    "train": "Train a model, dense or pruned, by a recipe.",
 }
 
 
