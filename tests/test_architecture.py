@@ -90,3 +90,21 @@ def test_contributing_names_every_folder():
     text = (ROOT / "CONTRIBUTING.md").read_text()
     for folder in (p.name for p in PACKAGE.iterdir() if p.is_dir() and any(p.glob("*.py"))):
         assert f"`{folder}/`" in text, f"CONTRIBUTING.md does not say what {folder}/ is for"
+
+
+MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_FUNCTION, MOST_ARGUMENTS = 300, 60, 10
+# compat: a constructor takes timm's seven arguments beside the sizes of its architecture.
+TAKES_MORE = {"local_vim.py:__init__": 11, "mamba_reg.py:__init__": 11, "plain_mamba.py:__init__": 11}
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_files_and_functions_stay_small(path):
+    text = path.read_text()
+    assert text.count("\n") <= MOST_LINES_OF_A_FILE
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            where = f"{path.name}:{node.name}"
+            assert node.end_lineno - node.lineno < MOST_LINES_OF_A_FUNCTION, where
+            arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            taken = len([a for a in arguments if a.arg not in ("self", "cls")])
+            assert taken <= TAKES_MORE.get(where, MOST_ARGUMENTS), where

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import skimba
-from skimba.layers.mamba import Mixer
+from skimba.layers.mixer import Mixer
 
 PUBLISHED = {
     "vim_tiny_patch16_224": 1.45,

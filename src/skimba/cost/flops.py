@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from skimba.dense.model import DenseModel, tokens_of, with_inner_reducer
 from skimba.layers.deformable import DeformableAttention
-from skimba.layers.mamba import Block, Mixer
+from skimba.layers.mixer import Block, Mixer
 from skimba.models import Reducer, TokenModel
 from skimba.tokens import Groups, Tokens
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skimba.layers.alignment import conv_source, pool
-from skimba.layers.mamba import Mixer, ScanParts, TimeProjection, decay_rates, sum_scans
+from skimba.layers.mixer import Mixer, ScanParts, TimeProjection, decay_rates, sum_scans
 from skimba.ops import causal_conv1d, selective_scan
 from skimba.tokens import Layout, ScanRecord, take
 from skimba.tokens.walks import full_walk

@@ -9,7 +9,8 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 
 from skimba.layers.alignment import align_grid
-from skimba.layers.mamba import Block, PlainMambaMixer
+from skimba.layers.mamba import PlainMambaMixer
+from skimba.layers.mixer import Block
 from skimba.layers.patch_embed import ConvStem, fit_positions, no_extras
 from skimba.models.base import TokenModel
 from skimba.models.timm_model import PartNames, classifier

@@ -9,7 +9,8 @@ import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
 
-from skimba.layers.mamba import Block, Mixer, VimMixer
+from skimba.layers.mamba import VimMixer
+from skimba.layers.mixer import Block, Mixer
 from skimba.layers.patch_embed import PatchEmbed, fit_positions, in_the_middle, put_in
 from skimba.models.base import TokenModel
 from skimba.models.timm_model import PartNames, classifier

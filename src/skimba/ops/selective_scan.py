@@ -56,25 +56,21 @@ def selective_scan(
         u: ``(b l e)`` input, l >= 1. Like delta, B, C and z it may be a view with any strides on b and l.
         delta: ``(b l e)`` time step before softplus.
         A: ``(e n)`` negative decay rates.
-        B: ``(b l n)`` input map.
-        C: ``(b l n)`` output map.
+        B, C: ``(b l n)`` input and output map.
         D: ``(e)`` skip connection; none if absent.
         z: ``(b l e)`` gate; none if absent.
         delta_bias: ``(e)``.
-        backend: ``auto`` is what torch's dispatcher chooses by device and dtype: C++ kernels for float32 and bfloat16 on the
-            CPU, else the reference. Or a key of :data:`skimba.ops.BACKENDS`.
-        gap: an option, ``(b l)`` or ``(b l e)``, >= 0: time that passes before a step without any input. May be infinite.
+        backend: ``auto``: C++ kernels for float32 and bfloat16 on the CPU, else the reference; or a key of
+            :data:`skimba.ops.BACKENDS`.
+        gap: an option, ``(b l)`` or ``(b l e)``, >= 0, may be infinite: time that passes before a step without any input.
         step: an option, ``(b l)``, >= 0: factor on the time step.
-        hold: an option, ``(b l)``, >= 0: number of positions that a token stands for. The scan goes on as if the token stood
-            there so many times, exactly, at hardly more cost than once. Between whole numbers the sum is
-            ``expm1(hold Δ A) / expm1(Δ A)``; at 0 the token adds nothing and takes no time.
-        missing: an option, ``(b l)``, >= 0: number of tokens missing before a step; each lets the step before pass once more,
-            without input. The same as a ``gap`` made of the previous steps' times, at no cost. No gradient flows to it.
-        order: an option, ``(l)`` or ``(b l)`` int32, the tokens in the order in which they are visited: step t reads row
-            ``order[t]`` of u and z and writes that of y, but row t of all else. The same as gathering u and z and scattering
-            y, at no cost.
-        reverse: an option: from the last token to the first, without a flip of the data.
-        log_A: an option: ``A`` holds log(-A), which is what models keep; at no cost.
+        hold: an option, ``(b l)``, >= 0: number of positions that a token stands for, exactly as if it were repeated. Between
+            whole numbers the sum is ``expm1(hold Δ A) / expm1(Δ A)``; at 0 the token adds nothing and takes no time.
+        missing: an option, ``(b l)``, >= 0: number of tokens missing before a step; each lets the time of the step before pass
+            once more, without input. No gradient flows to it.
+        order: an option, ``(l)`` or ``(b l)`` int32, the order in which tokens are visited: step t reads row ``order[t]`` of u
+            and z and writes that of y, but row t of all else.
+        reverse: an option: from the last token to the first. log_A: an option: ``A`` holds log(-A), as models keep it.
 
     Returns:
         ``(b l e)`` in the dtype of ``u``. Gradients flow to every tensor but ``missing`` and ``order``; of derivatives only the
@@ -88,8 +84,7 @@ def selective_scan(
         RuntimeError: the named backend cannot run here; forward-mode differentiation, or a second derivative.
 
     Source: Gu & Dao, "Mamba" (arXiv 2312.00752), Algorithm 2, B by Euler's rule as in the official kernels; ``gap`` is
-    the alignment of Zhan et al. (arXiv 2409.18962), with the exponents of a run of missing tokens added up. ``hold``
-    is ours.
+    the alignment of Zhan et al. (arXiv 2409.18962), exponents of a run of missing tokens added up. ``hold`` is ours.
     """
     inputs = ScanInputs(u, delta, A, B, C, D, z, delta_bias, **options)
     SCAN.check(inputs)
