@@ -15,7 +15,14 @@ def made(family, way):
     return model if WAYS[way] is None else skimba.prune(model, WAYS[way], {2: 0.5})
 
 
-@pytest.fixture(params=[(family, way) for family in TINY for way in WAYS], ids="-".join)
+def cases():
+    """Half of the families by default, the others when slow."""
+    for family in TINY:
+        marks = () if family in ("vim", "plain_mamba", "local_vim_middle") else pytest.mark.slow
+        yield from (pytest.param((family, way), id=f"{family}-{way}", marks=marks) for way in WAYS)
+
+
+@pytest.fixture(params=cases())
 def any_model(request):
     return made(*request.param)
 

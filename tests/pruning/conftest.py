@@ -1,4 +1,5 @@
-"""Every method and part runs on Vim and PlainMamba; on the other families the named methods do by default, the rest when slow."""
+"""Every method, part and target runs on Vim and PlainMamba; on the other families the named methods do by default, the rest when
+slow."""
 
 import pytest
 
@@ -11,8 +12,8 @@ EVERYTHING = {"vim", "plain_mamba"}
 def pytest_collection_modifyitems(items):
     for item in items:
         call = getattr(item, "callspec", None)
-        if call is None or not {"model", "method"} <= call.params.keys():
+        if call is None or "model" not in call.params or call.id.split("-")[0] in EVERYTHING:
             continue
-        named = any(call.params["method"] is method for method in METHODS.values())
-        if call.id.split("-")[0] not in EVERYTHING and not named:
+        named = any(call.params.get("method") is method for method in METHODS.values())
+        if not named and ("method" in call.params or item.path.name == "test_targets.py"):
             item.add_marker(pytest.mark.slow)

@@ -61,7 +61,9 @@ def test_a_target_counts_on_images_where_counts_depend_on_them():
 
 
 @pytest.mark.parametrize("method", BY_IMAGE.values(), ids=BY_IMAGE)
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize(
+    "name", [name for name in TINY if name != "mamba_reg"]
+)  # its registers need tokens between them
 def test_one_patch_is_kept(name, method):
     model = randomise(TINY[name]())
     image = torch.randn(2, 3, 4, 4)

@@ -68,7 +68,7 @@ class Description:
             raise ValueError(f"unknown kind {plain(repr(self.kind), 80)}; known: {', '.join(MAKERS)}")
         known = list_models() if self.kind == CLASSIFIER else names_of(self.kind)
         if not isinstance(self.model, str) or self.model not in known:
-            raise ValueError(f"unknown model {plain(repr(self.model), 80)}; known: {', '.join(known)}")
+            raise ValueError(f"unknown model {plain(repr(self.model), 80)}; known: {listed(known)}")
         if self.prune is not None and not isinstance(self.prune, dict):
             raise ValueError(f"prune must be a table or null, got {plain(repr(self.prune), 80)}")
         if not isinstance(self.dtype, str) or self.dtype not in DTYPES:
