@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from skimba.data.decoding import MOST_PIXELS
-from skimba.data.image_files import ImageFile, ImageFiles
+from skimba.data.image_files import ImageFile, ImageFiles, TargetedFiles
 from skimba.data.instances import Box, Instance, Instances, Polygons, Runs, runs_from
 from skimba.data.pictures import Mode
 from skimba.runtime.files import check_regular
@@ -31,7 +31,7 @@ class Fault(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class InstanceFiles:
+class InstanceFiles(TargetedFiles):
     """A :class:`~skimba.data.Pictures` whose targets are :class:`~skimba.data.Instances`.
 
     Attributes:
@@ -42,28 +42,14 @@ class InstanceFiles:
         faults: what is wrong in the file.
     """
 
-    files: ImageFiles
     targets: Sequence[Instances]
     classes: tuple[str, ...]
     image_ids: Sequence[int | str]
     category_ids: Sequence[int]
     faults: tuple[Fault, ...]
 
-    @property
-    def mode(self) -> Mode:
-        return self.files.mode
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def name(self, index: int) -> str:
-        return self.files.name(index)
-
     def target(self, index: int) -> Instances:
         return self.targets[index]
-
-    def stamp(self, index: int) -> int:
-        return self.files.stamp(index)
 
     def picture(self, index: int) -> Image.Image:
         found, said = self.files.picture(index), self.targets[index]

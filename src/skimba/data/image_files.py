@@ -72,6 +72,30 @@ class ImageFiles:
             return decode(io.BytesIO(shard.read(file.size)), name, self.mode)
 
 
+@dataclass(frozen=True, eq=False)
+class TargetedFiles:
+    """Pictures in files whose targets come from elsewhere: annotations, label maps. What depends on the files alone.
+
+    Attributes:
+        files: the pictures.
+    """
+
+    files: ImageFiles
+
+    @property
+    def mode(self) -> Mode:
+        return self.files.mode
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def name(self, index: int) -> str:
+        return self.files.name(index)
+
+    def stamp(self, index: int) -> int:
+        return self.files.stamp(index)
+
+
 def read_image_folder(root: str | Path, classes: Sequence[str] | None = None, mode: Mode = "RGB") -> ImageFiles:
     """A folder with one subfolder of images per class.
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from skimba.data.coco import Fault
 from skimba.data.decoding import EXTENSIONS, open_map
-from skimba.data.image_files import ImageFile, ImageFiles
+from skimba.data.image_files import ImageFile, ImageFiles, TargetedFiles
 from skimba.data.pictures import Mode
 from skimba.data.walking import Found, walk
 from skimba.runtime.names import escape
@@ -57,33 +57,19 @@ class LabelMap(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class MappedFiles:
+class MappedFiles(TargetedFiles):
     """A :class:`~skimba.data.Pictures` whose targets are :class:`LabelMap`.
 
     Attributes:
         faults: pictures without a map, which are left out, and maps without a picture.
     """
 
-    files: ImageFiles
     targets: Sequence[LabelMap]
     classes: tuple[str, ...]
     faults: tuple[Fault, ...] = ()
 
-    @property
-    def mode(self) -> Mode:
-        return self.files.mode
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def name(self, index: int) -> str:
-        return self.files.name(index)
-
     def target(self, index: int) -> LabelMap:
         return self.targets[index]
-
-    def stamp(self, index: int) -> int:
-        return self.files.stamp(index)
 
     def picture(self, index: int) -> Image.Image:
         return self.files.picture(index)
