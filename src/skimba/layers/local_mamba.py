@@ -69,7 +69,7 @@ class LocalMixer(Mixer):
         if not record:
             return self.out_proj(total), None
         biases = tuple(self._parts(number).dt_proj.bias for number in range(len(self.walks)))
-        return self.out_proj(total), ScanRecord(ys, deltas, biases)
+        return self.out_proj(total), ScanRecord(ys, deltas, biases, z)
 
     def multiply_adds(self, layout: Layout, outputs: int, exact: bool) -> int:
         """Both conventions count all four walks."""

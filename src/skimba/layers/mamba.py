@@ -25,6 +25,8 @@ class VimMixer(OneScanMixer):
         halved: whether the mean of the directions goes on (Vim, Mamba-Reg), or their sum (VideoMamba).
     """
 
+    walks = ("rows", "rows_back")
+
     def __init__(
         self, embed_dim: int, state_size: int = 16, kernel_size: int = 4, expand: int = 2, halved: bool = True
     ) -> None:
@@ -57,7 +59,7 @@ class VimMixer(OneScanMixer):
         out = self._scaled(out)
         if not record:
             return out, None
-        return out, ScanRecord(ys, deltas, (self.dt_proj.bias, self.dt_proj_b.bias))
+        return out, ScanRecord(ys, deltas, (self.dt_proj.bias, self.dt_proj_b.bias), z)
 
     def multiply_adds(self, layout: Layout, outputs: int, exact: bool) -> int:
         """Published: as if there were one direction (github hustvl/Vim and those who compare with it)."""
@@ -148,7 +150,7 @@ class PlainMambaMixer(OneScanMixer):
         out = self.out_proj(sum_scans(ys, keep_parts=record) * gate)
         if not record:
             return out, None
-        return out, ScanRecord(tuple(y * gate for y in ys), (delta,), (delta_bias,))
+        return out, ScanRecord(tuple(y * gate for y in ys), (delta,), (delta_bias,), z)
 
     def multiply_adds(self, layout: Layout, outputs: int, exact: bool) -> int:
         """Both conventions count all four scans."""

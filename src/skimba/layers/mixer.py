@@ -72,8 +72,12 @@ class Mixer(nn.Module):
 
     A, D and the time step's bias stay float32 when the model is cast to bfloat16 or float16: the recurrence multiplies their
     rounding errors. So do the depthwise convolutions' few weights, which the kernels take in float32.
+
+    Attributes:
+        walks: the walk of each scan, keys of :data:`skimba.tokens.walks.WALKS`, in the order in which they run.
     """
 
+    walks: tuple[str, ...]
     FLOAT32 = re.compile(r"A(_b)?_log(_\d)?|D(_b|_\d)?|dt_proj(_b|_\d)?\.bias|conv[12]d(_b|_\d)?\.(weight|bias)")
 
     def __init__(self, embed_dim: int, state_size: int, expand: int, bias: bool) -> None:

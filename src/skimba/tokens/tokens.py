@@ -21,11 +21,13 @@ class ScanRecord:
         y: for each scan the gated output ``(b l e)``.
         raw_delta: for each set of time steps ``(b l e)`` before softplus (Vim: one per direction; PlainMamba: one in all).
         delta_bias: what is added to each before softplus, ``(e)``.
+        z: ``(b l e)`` the gate of all scans before its silu; None if not recorded.
     """
 
     y: tuple[Tensor, ...]
     raw_delta: tuple[Tensor, ...]
     delta_bias: tuple[Tensor, ...]
+    z: Tensor | None = None
 
     @property
     def delta(self) -> tuple[Tensor, ...]:
@@ -97,7 +99,7 @@ class Tokens:
             layout = replace(layout, position=layout.position[rows], owner=owner)
         if scan is not None:
             y, raw_delta = (tuple(part[rows] for part in parts) for parts in (scan.y, scan.raw_delta))
-            scan = replace(scan, y=y, raw_delta=raw_delta)
+            scan = replace(scan, y=y, raw_delta=raw_delta, z=None if scan.z is None else scan.z[rows])
         return Tokens(self.x[rows], layout, None if self.residual is None else self.residual[rows], scan)
 
     def keep(self, kept: Tensor, heir: Tensor | None, alignment: Alignment) -> Tokens:
