@@ -159,14 +159,14 @@ def test_the_default_is_hold(model):
 
 
 @pytest.mark.parametrize("conv", ["condensed", "zeros", "held"])
-@pytest.mark.parametrize("scan", ["none", "decay", "hold"])
+@pytest.mark.parametrize("scan", ["none", "decay", "hold", "hold_first_order"])
 def test_the_convolutions_alignment_is_a_choice_of_its_own(model, images, scan, conv):
-    reductions = (Merge(), Drop()) if conv == "held" or scan == "hold" else (Drop(),)
+    reductions = (Merge(), Drop()) if conv == "held" or scan.startswith("hold") else (Drop(),)
     for reduction in reductions:
         with torch.no_grad():
             got = skimba.prune(model, Method(reduction, Alignment(scan, conv)), KEEP)(images)
         assert got.isfinite().all()
-    own = {"none": "condensed", "decay": "zeros", "hold": "held"}[scan]
+    own = {"none": "condensed", "decay": "zeros"}.get(scan, "held")
     with torch.no_grad():
         usual = skimba.prune(model, Method(reductions[-1], scan), KEEP)(images)
     assert torch.equal(got, usual) == (conv == own)
@@ -290,7 +290,7 @@ OF_ANOTHER_KIND = {
     "a reduction is .* got 'drop'": lambda _: Method("drop"),
     r"a reduction is .* got <class": lambda _: Method(Drop),
     r"score is a name .* or a function, got \['clip'\]": lambda _: Drop(["clip"]),
-    "align is one of none, decay, hold, hold_exact .* got 3": lambda _: Method(align=3),
+    "align is one of none, decay, hold, hold_first_order .* got 3": lambda _: Method(align=3),
     r"stages are block numbers or one of .* got \{1\}": lambda _: Flops(0.7, stages={1}),
     "head_only must be True or False, got 1": lambda _: Method(head_only=1),
     "once must be True or False, got 'no'": lambda _: Pairs(once="no"),

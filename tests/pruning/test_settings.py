@@ -29,7 +29,7 @@ from skimba import (
 from skimba.data import embedded_test_images
 from skimba.pruning import LIKENESS, OWNER, SCORE, SELECTION, WALK, Pruner, read_settings
 from skimba.pruning.schedule import COUNTS, counts_left, read_schedule
-from skimba.tokens import ALIGNMENTS
+from skimba.tokens import ALIGNMENTS, CONV_RULES, SCAN_RULES, ConvRule, ScanRule
 
 OLD = json.loads((Path(__file__).parents[1] / "golden" / "pruned_by_0_1.json").read_text())
 
@@ -160,14 +160,41 @@ def test_alignments_and_counts_by_value_are_those_by_name(model, images):
         assert Method(align=Alignment(value.scan, value.conv)) == Method(align=name)
     for name, value in COUNTS.items():
         assert Method(counts=value) == Method(counts=name)
-    copied = [
-        lambda order, delta, bias: {} if order.size is None else {"step": order.size},
-        lambda layout: layout.owner_source,
-    ]
-    with torch.no_grad():
-        for reduction in (Drop(), Merge(), Pairs()):
-            exact, own = (Method(reduction, align) for align in (Alignment("hold", "held"), Alignment(*copied)))
-            assert torch.equal(skimba.prune(model, own, {2: 0.5})(images), skimba.prune(model, exact, {2: 0.5})(images))
+
+
+SCAN_COPIES = {
+    "none": lambda order, delta, bias: {},
+    "decay": lambda order, delta, bias: {} if order.missing is None else {"missing": order.missing},
+    "hold": lambda order, delta, bias: {} if order.size is None else {"hold": order.size},
+    "hold_first_order": lambda order, delta, bias: {} if order.size is None else {"step": order.size},
+}
+CONV_COPIES = {
+    "condensed": lambda layout: None,
+    "zeros": lambda layout: layout.position_source,
+    "held": lambda layout: layout.owner_source,
+}
+
+
+@pytest.mark.parametrize("model", ["vim", "plain_mamba"], indirect=True)
+@pytest.mark.parametrize(
+    ("scan", "conv"), [*zip(SCAN_COPIES, [*CONV_COPIES, "held"], strict=True), ("none", "held"), ("decay", "condensed")]
+)
+def test_a_function_as_a_rule_of_an_alignment_is_the_rule_by_name(model, images, scan, conv):
+    named, own = Alignment(scan, conv), Alignment(SCAN_COPIES[scan], CONV_COPIES[conv])
+    assert (own.scan.by_owner, own.conv.by_owner) == (named.scan.by_owner, named.conv.by_owner)
+    for reduction in (Drop(), Pairs()):
+        with torch.no_grad():
+            got, expected = (skimba.prune(model, Method(reduction, align), {2: 0.5})(images) for align in (own, named))
+        assert torch.equal(got, expected)
+
+
+@pytest.mark.parametrize(("kind", "table", "field"), [(ScanRule, SCAN_RULES, "time"), (ConvRule, CONV_RULES, "source")])
+def test_whether_a_rule_goes_by_owners_is_found(kind, table, field):
+    for name, rule in table.items():
+        assert kind(getattr(rule, field)) == rule, name
+    with pytest.raises(ValueError, match=r"failed \(AttributeError: .* may read .*got 'grid'\): say it, with ScanRule"):
+        kind(lambda place, *_: place.grid)
+    assert kind(lambda place, *_: place.grid, by_owner=True).by_owner
 
 
 def test_a_reduction_may_be_a_plain_function(model, images):

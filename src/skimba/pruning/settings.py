@@ -63,7 +63,7 @@ def _alignment_0_1(old: Mapping[str, Any]) -> Alignment:
     align, conv = old["align"], old["align_conv"]
     if align not in OLD_CONV or old["gap_delta"] not in OLD_DECAY:
         raise ValueError(f"unknown align {align!r} or gap_delta {old['gap_delta']!r} of skimba 0.1.0")
-    scan = OLD_DECAY[old["gap_delta"]] if align == "decay" else align
+    scan = OLD_DECAY[old["gap_delta"]] if align == "decay" else OLD_SCAN.get(align, align)
     if isinstance(conv, bool):
         conv = OLD_CONV[align] if conv else "condensed"
     return Alignment(scan, conv)
@@ -85,6 +85,7 @@ OLD = {
     *("counts", "head_only"),
 }
 OLD_CONV = {"none": "condensed", "decay": "zeros", "hold": "held"}
+OLD_SCAN = {"hold": "hold_first_order"}  # 0.1.0 held to first order only; such files keep their results
 OLD_DECAY = {"previous": "decay", "own": "decay_own", "bias": "decay_bias"}
 OLD_REDUCTION: dict[str, Reduction] = {
     "drop": Drop(),

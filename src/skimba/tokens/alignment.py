@@ -3,7 +3,8 @@
 ``none``: missing positions do not exist, the tokens that are left become neighbours. ``decay`` (Zhan et al., "Exploring Token
 Pruning in Vision State Space Models", NeurIPS 2024): a missing position adds nothing, but its time passes and the state decays.
 ``hold`` (ours): every position keeps an owner, which stands for all the positions it owns, as a sampled continuous-time system
-is resampled: its step lasts as long as all of them, and the convolution sees it at each of them.
+is resampled: the scan takes one of its steps at each of them, all with the owner's input, and the convolution sees it there.
+``hold_first_order`` lets one step last as long as all of them instead, which is the same to first order in the step.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -19,7 +21,7 @@ ScanTime = dict[str, Any]  # some of `gap`, `step`, `hold` and `missing`, argume
 
 
 class Times(Protocol):
-    """What a scan rule reads of a :class:`~skimba.tokens.ScanOrder`."""
+    """What a scan rule may read of a :class:`~skimba.tokens.ScanOrder`."""
 
     @property
     def missing(self) -> Tensor | None: ...
@@ -28,7 +30,7 @@ class Times(Protocol):
 
 
 class Sources(Protocol):
-    """What a convolution rule reads of a :class:`~skimba.tokens.Layout`."""
+    """What a convolution rule may read of a :class:`~skimba.tokens.Layout`."""
 
     @property
     def position_source(self) -> Tensor | None: ...
@@ -44,11 +46,19 @@ class ScanRule:
         time: ``(order, delta, delta_bias)`` -> arguments of :func:`skimba.selective_scan`; ``delta (b l e)`` are the time
             steps before softplus and bias, in the order of the steps, ``delta_bias (e)``.
         by_owner: whether a token stands for all the positions it owns: then every position needs an owner, and a mean over
-            the positions counts a token for all of its own.
+            the positions counts a token for all of its own. Left out, it is whether ``time`` reads ``order.size``, found by
+            calling it once on a scan of two tokens.
+
+    Raises:
+        ValueError: ``time`` fails on those two tokens, and ``by_owner`` is left out.
     """
 
     time: Callable[[Times, Tensor, Tensor], ScanTime]
-    by_owner: bool = True
+    by_owner: bool = None  # type: ignore[assignment]  # a bool once it is made
+
+    def __post_init__(self) -> None:
+        if self.by_owner is None:
+            object.__setattr__(self, "by_owner", "size" in _read_by(self.time, torch.zeros(1, 2, 1), torch.zeros(1)))
 
 
 @dataclass(frozen=True)
@@ -58,11 +68,45 @@ class ConvRule:
     Attributes:
         source: ``layout`` -> ``(b L)`` int32, the token that stands at each position, -1 for zeros; or None: the convolution
             runs over the tokens that are left.
-        by_owner: whether every position needs an owner.
+        by_owner: whether every position needs an owner. Left out, it is whether ``source`` reads ``layout.owner_source``,
+            found by calling it once on a sequence of two tokens.
+
+    Raises:
+        ValueError: ``source`` fails on those two tokens, and ``by_owner`` is left out.
     """
 
     source: Callable[[Sources], Tensor | None]
-    by_owner: bool = True
+    by_owner: bool = None  # type: ignore[assignment]  # a bool once it is made
+
+    def __post_init__(self) -> None:
+        if self.by_owner is None:
+            object.__setattr__(self, "by_owner", "owner_source" in _read_by(self.source))
+
+
+class _Example:
+    """Two tokens that are left of three, as a scan rule and a convolution rule see them; it keeps the names that were read."""
+
+    def __init__(self) -> None:
+        self.read: set[str] = set()
+
+    def __getattr__(self, name: str) -> Tensor:
+        if name not in EXAMPLE:
+            raise AttributeError(f"the rules of an alignment may read {', '.join(EXAMPLE)}, got {name!r}")
+        self.read.add(name)
+        return torch.tensor(EXAMPLE[name])
+
+
+def _read_by(rule: Callable[..., Any], *arguments: Tensor) -> set[str]:
+    """What a rule reads of its first argument."""
+    example = _Example()
+    try:
+        rule(example, *arguments)
+    except Exception as error:  # a user's function may raise anything
+        raise ValueError(
+            "whether this rule of an alignment goes by owners is found by calling it on two tokens, which failed "
+            f"({type(error).__name__}: {error}): say it, with ScanRule(function, by_owner=…) or ConvRule(function, by_owner=…)"
+        ) from error
+    return example.read
 
 
 Rule = TypeVar("Rule", ScanRule, ConvRule)
@@ -130,13 +174,13 @@ def _decay_bias_time(order: Times, delta: Tensor, delta_bias: Tensor) -> ScanTim
 
 
 def _hold_time(order: Times, delta: Tensor, delta_bias: Tensor) -> ScanTime:
-    """A token's step is as long as all the positions it owns: the sum over them to first order."""
-    return {} if order.size is None else {"step": order.size}
-
-
-def _hold_exact_time(order: Times, delta: Tensor, delta_bias: Tensor) -> ScanTime:
     """A token stands at all the positions it owns, one after another."""
     return {} if order.size is None else {"hold": order.size}
+
+
+def _hold_first_order_time(order: Times, delta: Tensor, delta_bias: Tensor) -> ScanTime:
+    """A token's step is as long as all the positions it owns: the sum over them to first order."""
+    return {} if order.size is None else {"step": order.size}
 
 
 def _no_source(layout: Sources) -> None:
@@ -153,13 +197,15 @@ def _owner_source(layout: Sources) -> Tensor:
     return layout.owner_source
 
 
+# What is left of three tokens whose middle one went to the last: places, and the numbers of positions.
+EXAMPLE = {"missing": [[0.0, 1.0]], "size": [[1.0, 2.0]], "position_source": [[0, -1, 1]], "owner_source": [[0, 1, 1]]}
 SCAN_RULES: dict[str, ScanRule] = {
     "none": ScanRule(_none_time, by_owner=False),
     "decay": ScanRule(_decay_time, by_owner=False),
     "decay_own": ScanRule(_decay_own_time, by_owner=False),
     "decay_bias": ScanRule(_decay_bias_time, by_owner=False),
     "hold": ScanRule(_hold_time, by_owner=True),
-    "hold_exact": ScanRule(_hold_exact_time, by_owner=True),
+    "hold_first_order": ScanRule(_hold_first_order_time, by_owner=True),
 }
 CONV_RULES: dict[str, ConvRule] = {
     "condensed": ConvRule(_no_source, by_owner=False),
@@ -167,5 +213,10 @@ CONV_RULES: dict[str, ConvRule] = {
     "held": ConvRule(_owner_source, by_owner=True),
 }
 NONE, DECAY = Alignment("none", "condensed"), Alignment("decay", "zeros")
-HOLD, HOLD_EXACT = Alignment("hold", "held"), Alignment("hold_exact", "held")
-ALIGNMENTS: dict[str, Alignment] = {"none": NONE, "decay": DECAY, "hold": HOLD, "hold_exact": HOLD_EXACT}
+HOLD, HOLD_FIRST_ORDER = Alignment("hold", "held"), Alignment("hold_first_order", "held")
+ALIGNMENTS: dict[str, Alignment] = {
+    "none": NONE,
+    "decay": DECAY,
+    "hold": HOLD,
+    "hold_first_order": HOLD_FIRST_ORDER,
+}
