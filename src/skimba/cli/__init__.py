@@ -7,7 +7,7 @@ import sys
 import traceback
 
 from skimba.cli._help import quick_answer
-from skimba.cli._messages import one_line
+from skimba.runtime.messages import one_line
 
 __all__ = ["main"]
 

@@ -12,8 +12,8 @@ from typing import Any, TypeVar, get_type_hints
 import typer
 from rich.console import Console
 
-from skimba.cli._messages import printable
 from skimba.data.loading import Rejected
+from skimba.runtime.messages import printable
 from skimba.runtime.processes import rank
 
 app = typer.Typer(
