@@ -70,8 +70,6 @@ def count_flops(
     if convention not in CONVENTIONS:
         raise ValueError(f"unknown convention {convention!r}; known: {', '.join(CONVENTIONS)}")
     exact = convention == "exact"
-    size = model.img_size if img_size is None else img_size
-    height, width = (size, size) if isinstance(size, int) else size
     reducer = tokens_of(model).reducer
     if images is None and reducer is not None and reducer.counts_by_image:
         raise ValueError("how many tokens stay depends on the images here: count on some, images=…")
@@ -93,8 +91,9 @@ def count_flops(
         twin = with_inner_reducer(twin, _CountingReducer(reducer, counts, exact))
     with torch.no_grad():
         if images is None:
-            chans, dtype = tokens_of(twin).in_chans, next(twin.parameters()).dtype
-            images = torch.empty((1, chans, height, width), dtype=dtype, device="meta")
+            size = model.img_size if img_size is None else img_size
+            shape, dtype = tokens_of(twin).input_shape(size), next(twin.parameters()).dtype
+            images = torch.empty((1, *shape), dtype=dtype, device="meta")
         twin.forward_counted(images) if isinstance(twin, DenseModel) else twin(images)
     by_module = {name: round(count / len(images)) for name, count in counts.items()}
     return FlopCount(convention, by_module, _by_part(model, by_module))

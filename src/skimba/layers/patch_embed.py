@@ -16,7 +16,7 @@ class PatchEmbed(nn.Module):
     def __init__(self, patch_size: int, stride: int, in_chans: int, embed_dim: int) -> None:
         super().__init__()
         self.patch_size, self.stride = patch_size, stride
-        self.proj = nn.Conv2d(in_chans, embed_dim, patch_size, stride)
+        self.proj: nn.Module = nn.Conv2d(in_chans, embed_dim, patch_size, stride)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """The grid ``(h, w)`` of an image of that size."""
@@ -25,6 +25,19 @@ class PatchEmbed(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """``(b c height width)`` -> ``(b h w d)``."""
         return self.proj(images).permute(0, 2, 3, 1)
+
+
+class FrameEmbed(PatchEmbed):
+    """VideoMamba's patches of clips, each of one frame, stored as a 3-D kernel of depth 1 (github OpenGVLab/VideoMamba,
+    videomamba.py; all published models have tubelets of one frame)."""
+
+    def __init__(self, patch_size: int, stride: int, in_chans: int, embed_dim: int) -> None:
+        super().__init__(patch_size, stride, in_chans, embed_dim)
+        self.proj = nn.Conv3d(in_chans, embed_dim, (1, patch_size, patch_size), (1, stride, stride))
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """``(b c t height width)`` -> ``(b t h w d)``."""
+        return self.proj(clips).permute(0, 2, 3, 4, 1)
 
 
 class ConvStem(nn.Module):
@@ -80,13 +93,21 @@ def at_the_start(image_tokens: int) -> tuple[int, ...]:
     return (0,)
 
 
-def fit_positions(pos_embed: Tensor, grid: tuple[int, int], target: tuple[int, int], extras: Extras) -> Tensor:
+def fit_positions(pos_embed: Tensor, grid: tuple[int, ...], target: tuple[int, ...], extras: Extras) -> Tensor:
     """``pos_embed (1 L d)`` for one grid, resized to another; rows of extra tokens go to their places unchanged."""
     if grid == target:
         return pos_embed
     image, extra = take_out(pos_embed, extras(grid[0] * grid[1]))
     resized = _resize(image[0].unflatten(0, grid), target).flatten(0, 1)[None]
     return put_in(resized, extra, extras(target[0] * target[1]))
+
+
+def fit_times(temporal: Tensor, frames: int) -> Tensor:
+    """``temporal (1 t d)`` for another number of frames, linear without aligned corners (as the official code does)."""
+    if temporal.shape[1] == frames:
+        return temporal
+    resized = F.interpolate(temporal.mT.float(), size=frames, mode="linear", align_corners=False)
+    return resized.mT.to(temporal.dtype)
 
 
 def take_out(x: Tensor, positions: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -106,7 +127,7 @@ def put_in(image: Tensor, extra: Tensor, positions: tuple[int, ...]) -> Tensor:
     return torch.cat([*parts, image[:, start:]], 1)
 
 
-def _resize(positions: Tensor, grid: tuple[int, int]) -> Tensor:
+def _resize(positions: Tensor, grid: tuple[int, ...]) -> Tensor:
     """``(h w d)`` at another grid size, bicubic without aligned corners (as the official code does)."""
     channels_first = positions.permute(2, 0, 1)[None].float()
     resized = F.interpolate(channels_first, size=grid, mode="bicubic", align_corners=False)

@@ -9,7 +9,7 @@ from skimba.models.plain_mamba import PlainMamba
 from skimba.models.reducer import Reducer
 from skimba.models.registry import MODELS, list_models
 from skimba.models.variants import Variant
-from skimba.models.video_mamba import VideoMamba
+from skimba.models.video_mamba import VideoMamba, VideoMambaClips
 from skimba.models.vim import VisionMamba
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "TokenModel",
     "Variant",
     "VideoMamba",
+    "VideoMambaClips",
     "VisionMamba",
     "list_models",
     "load_checkpoint",

@@ -42,7 +42,7 @@ class TokenModel(TimmModel):
     """
 
     task = "classification"
-    grid: tuple[int, int]
+    grid: tuple[int, ...]
     position_extras: Extras = staticmethod(no_extras)
     fixed_by_grid: frozenset[str] = frozenset()
 

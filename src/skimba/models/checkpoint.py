@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from skimba.layers.patch_embed import fit_positions
+from skimba.layers.patch_embed import fit_positions, fit_times
 from skimba.models.base import TokenModel
 from skimba.runtime.messages import listed, plain
 
@@ -142,8 +142,8 @@ def load_checkpoint(
 ) -> LoadReport:
     """Load weights into a model, strictly.
 
-    The position embedding is resized if the model's grid differs. Anything else that does not fit is an error that names
-    it, before the model is changed.
+    Position embeddings are resized if the model's grid, or its number of frames, differs. Anything else that does not fit is
+    an error that names it, before the model is changed.
 
     Args:
         model: a :class:`~skimba.models.VisionMamba` or :class:`~skimba.models.PlainMamba`.
@@ -169,13 +169,16 @@ def load_checkpoint(
             if name in own:
                 found[name] = own[name]
                 report.reinitialised.append(name)
-        elif name in own and name == first_conv and adapt_channels and found[name].dim() == 4:
+        elif name in own and name == first_conv and adapt_channels and found[name].dim() == own[name].dim():
             found[name] = adapt_input_channels(found[name], model.in_chans)
             report.adapted.append(name)
         elif name in own and name in model.fixed_by_grid:
             found[name] = own[name]
         elif name in own and name.endswith("pos_embed") and found[name].shape[::2] == own[name].shape[::2]:
             found[name] = _resize_pos_embed(found[name], model)
+            report.resized.append(name)
+        elif name in own and name == "temporal_pos_embedding" and found[name].shape[::2] == own[name].shape[::2]:
+            found[name] = fit_times(found[name], own[name].shape[1])
             report.resized.append(name)
     if problems := mismatches(found, own):
         hint = " (reset_head=True starts the head afresh)" if any(f" {head}" in p for p in problems) else ""
@@ -207,19 +210,20 @@ def mismatches(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[s
 
 
 def adapt_input_channels(weight: Tensor, channels: int) -> Tensor:
-    """A first convolution ``(o c k k)`` for other image channels, as timm adapts it: for one channel the sum, for others
+    """A first convolution ``(o c ...)`` for other image channels, as timm adapts it: for one channel the sum, for others
     the known ones in turn, scaled so that a grey picture gives the same."""
     known = weight.shape[1]
     if channels == 1:
         return weight.float().sum(1, keepdim=True).to(weight.dtype)
-    repeated = weight.float().repeat(1, -(-channels // known), 1, 1)[:, :channels]
+    repeated = torch.cat([weight.float()] * -(-channels // known), 1)[:, :channels]
     return (repeated * (known / channels)).to(weight.dtype)
 
 
 def _resize_pos_embed(pos_embed: Tensor, model: TokenModel) -> Tensor:
     """Bring ``pos_embed (1 L d)`` of a square image to the model's grid; rows of extra tokens keep their values."""
-    extra = len(model.position_extras(model.grid[0] * model.grid[1]))
+    grid = model.grid[-2:]  # of one frame, if the model takes clips
+    extra = len(model.position_extras(grid[0] * grid[1]))
     side = int(max(pos_embed.shape[1] - extra, 0) ** 0.5)
     if side < 1 or side * side + extra != pos_embed.shape[1]:
         raise ValueError(f"cannot resize a position embedding of {pos_embed.shape[1]} positions: not a square grid")
-    return fit_positions(pos_embed, (side, side), model.grid, model.position_extras)
+    return fit_positions(pos_embed, (side, side), grid, model.position_extras)

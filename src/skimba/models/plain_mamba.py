@@ -57,7 +57,7 @@ class PlainMambaBlock(Block):
         return self.dw(grid.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
-def raster_tokens(images: Tensor, stem: ConvStem, pos_embed: Tensor, grid: tuple[int, int], in_chans: int) -> Tokens:
+def raster_tokens(images: Tensor, stem: ConvStem, pos_embed: Tensor, grid: tuple[int, ...], in_chans: int) -> Tokens:
     """All tokens of images ``(b in_chans height width)``, in raster order; ``pos_embed`` is for ``grid``."""
     check_images(images, in_chans, stem.patch_size)
     patches = stem(images)  # (b h w d)

@@ -72,7 +72,7 @@ def _as_timm(preprocessing: Preprocessing, model: TokenModel) -> dict[str, Any]:
     if len(mean) != model.in_chans:  # another number of channels than the weights have: their average is used for all
         mean, std = ((sum(values) / len(values),) * model.in_chans for values in (mean, std))
     return {
-        "input_size": (model.in_chans, *model.img_size),
+        "input_size": model.input_shape(),
         "num_classes": model.num_classes,
         "interpolation": "bicubic",
         "mean": mean,

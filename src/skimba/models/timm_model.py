@@ -74,6 +74,11 @@ class TimmModel(SharedWeights):
         """Distance of patches in pixels; less than their side where they overlap."""
         raise NotImplementedError
 
+    def input_shape(self, img_size: int | tuple[int, int] | None = None) -> tuple[int, ...]:
+        """Shape of one input, ``(in_chans, height, width)``, of another size if one is given."""
+        size = self.img_size if img_size is None else img_size
+        return self.in_chans, *((size, size) if isinstance(size, int) else size)
+
     def set_pooling(self, global_pool: str) -> None:
         """Choose what the head reads.
 

@@ -133,13 +133,14 @@ def _reach_hub() -> None:
         socket.create_connection((hub.hostname, port), timeout=HUB_TIMEOUT_S).close()
 
 
-def check_images(images: Tensor, in_chans: int, patch_size: int) -> None:
-    """Raise unless ``images`` is a non-empty float batch ``(b in_chans height width)`` of at least one patch."""
+def check_images(images: Tensor, in_chans: int, patch_size: int, axes: str = "height width") -> None:
+    """Raise unless ``images`` is a non-empty float batch ``(b in_chans height width)`` of at least one patch; or clips, where
+    ``axes`` is ``"frames height width"``."""
     if not images.is_floating_point():
         raise TypeError(f"images must be floating point (normalised), got {images.dtype}")
-    if images.dim() != 4 or images.shape[1] != in_chans:
-        raise ValueError(f"images must be (b {in_chans} height width), got {tuple(images.shape)}")
-    if min(images.shape[2:]) < patch_size:
+    if images.dim() != 2 + len(axes.split()) or images.shape[1] != in_chans:
+        raise ValueError(f"images must be (b {in_chans} {axes}), got {tuple(images.shape)}")
+    if min(images.shape[-2:]) < patch_size or 0 in images.shape[2:]:
         raise ValueError(
             f"images must be at least one patch ({patch_size} px) high and wide, got {tuple(images.shape)}"
         )

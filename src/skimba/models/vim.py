@@ -82,6 +82,7 @@ class VisionMamba(TokenModel):
     parts = PartNames("layers", "norm_f", "head", "patch_embed.proj")
     class_token_count = 1
     position_extras = staticmethod(in_the_middle)
+    patches: type[PatchEmbed] = PatchEmbed
     halved = True  # the mean of the two directions goes on
 
     def __init__(
@@ -98,7 +99,7 @@ class VisionMamba(TokenModel):
         drop_rate: float = 0.0,
     ) -> None:
         super().__init__(img_size, in_chans, embed_dim, num_classes, global_pool, drop_rate)
-        self.patch_embed = PatchEmbed(patch_size, stride or patch_size, in_chans, embed_dim)
+        self.patch_embed = self.patches(patch_size, stride or patch_size, in_chans, embed_dim)
         self.grid = self.patch_embed.grid(*self.img_size)
         self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim))
         self.pos_embed = nn.Parameter(torch.empty(1, self.grid[0] * self.grid[1] + 1, embed_dim))

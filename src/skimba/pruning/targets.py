@@ -202,9 +202,9 @@ def _counted(search: Search, method: Method, images: Tensor | None) -> Tensor | 
 
 def _batch(model: TokenModel, size: int, images: Tensor | None) -> Tensor:
     """``(b c height width)`` noise of the model's size, or of that of the images."""
-    sides = model.img_size if images is None else images.shape[2:]
+    shape = model.input_shape() if images is None else images.shape[1:]
     parameter = next(model.parameters())
-    noise = torch.randn(size, model.in_chans, *sides, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(size, *shape, generator=torch.Generator().manual_seed(0))
     return noise.to(parameter.device, parameter.dtype)
 
 

@@ -129,7 +129,7 @@ def _cases(
     ours = name in list_models()
     model, size = _our_model(name, img_size) if ours else _other_model(name, img_size)
     model = model.eval().to(DTYPES[dtype])
-    images = torch.randn(batch, model.in_chans if ours else 3, size, size, dtype=DTYPES[dtype])
+    images = torch.randn(batch, *(model.input_shape(size) if ours else (3, size, size)), dtype=DTYPES[dtype])
     found = []
     for case in cases:
         if case == "dense":
