@@ -57,9 +57,9 @@ class TokenMaps(DenseBackbone):
         """``(b c height width)`` -> all tokens."""
         return self.model.embed(F.pad(images, (self.margin,) * 4))
 
-    def forward_maps(self, images: Tensor) -> list[Tensor]:
+    def forward_maps(self, x: Tensor) -> list[Tensor]:
         """``(b c height width)`` -> a map ``(b d h w)`` for each of the ends."""
-        parts, done, maps = self.start(images), 0, []
+        parts, done, maps = self.start(x), 0, []
         for end, norm in zip(self.ends, self.norms, strict=True):
             parts, done = self.run(parts, done + 1, end), end
             maps.append(token_map(parts, _in_dtype_of(norm)))

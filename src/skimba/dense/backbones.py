@@ -28,7 +28,7 @@ class DenseBackbone(TokenModel):
     strides: tuple[int, ...]
     restore: str | Callable[[], Restore] = "last"
 
-    def forward_maps(self, images: Tensor) -> list[Tensor]:
+    def forward_maps(self, x: Tensor) -> list[Tensor]:
         """``(b c height width)`` -> maps ``(b d h w)``, the finest first."""
         raise NotImplementedError
 

@@ -66,9 +66,9 @@ class PlainMambaStages(PlainMambaTrunk):
         self.ln1 = model.backbone.ln1
         self.channels, self.strides = (width,) * STAGES, (self.patch_size,) * STAGES
 
-    def forward_maps(self, images: Tensor) -> list[Tensor]:
+    def forward_maps(self, x: Tensor) -> list[Tensor]:
         """``(b c height width)``, any size -> four maps ``(b d h w)``."""
-        parts, done, maps = self.start(images), 0, []
+        parts, done, maps = self.start(x), 0, []
         *early, _ = self.stage_ends()
         norms: list[nn.Module] = [*(self.get_submodule(f"norm_layer{end - 1}") for end in early), self.ln1]
         for end, norm in zip(self.stage_ends(), norms, strict=True):
@@ -121,12 +121,12 @@ class PlainMambaAdapter(PlainMambaTrunk):
         """Names of the parameters that an optimiser should not decay."""
         return super().no_weight_decay() | {"level_embed"}
 
-    def forward_maps(self, images: Tensor) -> list[Tensor]:
+    def forward_maps(self, x: Tensor) -> list[Tensor]:
         """``(b c height width)``, sides multiples of 32 -> four maps ``(b d h w)``."""
-        finest, *levels = self.spm(images)
+        finest, *levels = self.spm(x)
         grids: list[Grid] = [(level.shape[2], level.shape[3]) for level in levels]
         levels = [level + mark[:, None, None] for level, mark in zip(levels, self.level_embed, strict=True)]
-        cells, parts, done = flatten_maps(levels), self.start(images), 0
+        cells, parts, done = flatten_maps(levels), self.start(x), 0
         for end, interaction in zip(self.stage_ends(), self.interactions, strict=True):
             assert isinstance(interaction, Interaction)
             parts = [self._inject(interaction, part, cells, grids) for part in parts]

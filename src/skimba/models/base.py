@@ -149,6 +149,12 @@ class TokenModel(TimmModel):
         listed = list(zip(maps, prefixes, strict=True)) if with_prefixes else maps
         return listed if intermediates_only else (as_features(parts), listed)
 
+    def forward_maps(self, x: Tensor) -> list[Tensor]:
+        """``(b c height width)`` -> the maps ``(b d h w)`` that count where there is no head: that after the last block, removed
+        positions as they were last."""
+        maps: list[Tensor] = self.forward_intermediates(x, 1, intermediates_only=True, restore="last")
+        return maps
+
     def run(self, parts: Sequence[Part], first: int, last: int) -> list[Part]:
         """The blocks ``first`` to ``last`` (1-based), with the reducer after each, remembering full grids."""
         for number in range(first, last + 1):

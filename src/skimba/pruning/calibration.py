@@ -8,16 +8,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from skimba.cost.flops import count_flops
 from skimba.cost.timing import speedup, take_turns
 from skimba.models import Reducer, TokenModel, with_reducer
-from skimba.models.evaluation import predict
+from skimba.pruning.change import changes
 from skimba.pruning.schedule import Schedule, Share
 
-BATCH = 64  # of calibration images
 TOLERANCE = 1e-3  # of a share found by halving
 ATTEMPTS = 8  # of the search for a speed
 WITHIN, ACCEPTED = 0.02, 0.05  # of the target: where it stops; what it takes when the attempts are over
@@ -110,28 +108,25 @@ def share_for_flops(flops: Callable[[float], float], target: float, least: float
 
 
 def calibrate(search: Search, target: float, images: Tensor) -> tuple[int, ...]:
-    """Of the sets of stages that all reach ``target``, the one whose logits stay closest to the dense model's.
+    """Of the sets of stages that all reach ``target``, the one that changes the model's answers least (:mod:`.change`).
 
     Args:
-        images: ``(b c height width)`` normalised, a few hundred; no labels are needed.
+        images: ``(b c height width)`` normalised, no labels: a few hundred; for feature maps of large pictures ten will do.
 
     Raises:
         OutOfReachError: none reaches it.
     """
-    wanted = _log_probabilities(with_reducer(search.model, None), images)
-    best: tuple[float, tuple[int, ...]] | None = None
+    schedules: dict[tuple[int, ...], Schedule] = {}
     for stages in stage_sets(len(search.model.layers)):
         try:
-            schedule = search.at(stages, target)
+            schedules[stages] = search.at(stages, target)
         except OutOfReachError:
             continue  # too few stages for this target
-        found = _log_probabilities(search.pruned(schedule), images)
-        divergence = F.kl_div(found, wanted, reduction="batchmean", log_target=True).item()
-        if best is None or divergence < best[0]:
-            best = divergence, stages
-    if best is None:
+    if not schedules:
         raise OutOfReachError(f"no schedule of this method comes down to {target} of the FLOPs")
-    return best[1]
+    pruned = [search.pruned(schedule) for schedule in schedules.values()]
+    found = changes(with_reducer(search.model, None), pruned, images)
+    return min(zip(found, schedules, strict=True))[1]
 
 
 def stage_sets(depth: int) -> list[tuple[int, ...]]:
@@ -222,8 +217,3 @@ def measure(dense: TokenModel, pruned: TokenModel, images: Tensor) -> Measured:
 def _mean(one: Measured, other: Measured) -> Measured:
     speed, time_ms = ((one.speedup or 0) + (other.speedup or 0)) / 2, ((one.time_ms or 0) + (other.time_ms or 0)) / 2
     return replace(one, speedup=speed, time_ms=time_ms)
-
-
-def _log_probabilities(model: TokenModel, images: Tensor) -> Tensor:
-    unlabelled = ((batch, torch.empty(len(batch))) for batch in images.split(BATCH))
-    return predict(model, unlabelled)[0].log_softmax(-1)

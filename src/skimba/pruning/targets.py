@@ -1,4 +1,8 @@
-"""Targets for a pruned model, as values in place of a schedule: a share of FLOPs, a speed-up, a time."""
+"""Targets for a pruned model, as values in place of a schedule: a share of FLOPs, a speed-up, a time.
+
+Of a detector or segmenter they are targets of the backbone, its stem and blocks, at the picture size of the task: the only part
+that pruning makes cheaper, so that one number means the same under every head. ``count_flops`` tells what it is of the whole.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +63,9 @@ class Flops(Target):
     Attributes:
         share: in (0, 1).
         images: ``(b c height width)`` normalised, a few hundred, no labels: the stages are chosen on them, for the least
-            change of the model's outputs; for a method with ``counts`` FLOPs are counted on them.
+            change of the model's logits, or of its restored feature maps where it has no head of its own (a detector, a
+            segmenter, ``num_classes=0``; some ten large pictures will do); for a method with ``counts`` FLOPs are counted on
+            them.
         stages: after which blocks, instead of the method's own; not where images choose them.
     """
 
