@@ -112,22 +112,33 @@ def hidden_attention(
     et al., "Explaining Modern Gated-Linear RNNs via a Unified Implicit Attention Formulation" (arXiv 2405.16504). Time at gaps,
     owners and other orders are ours.
     """
-    reduce = _combine(combine)
     with plain_mode():
         run = watch_block(model, images, block)
         layout = run.tokens.layout
-        if positions is not None:
-            check_positions(layout, positions)
-        weights = []
-        for image in range(len(images)):
-            token = token_of_position(layout, image)
-            asked = None if positions is None else token[list(positions)]
-            for number in range(len(run.scans)):
-                scan = linear_scan(run, number, image, include)
-                scan = scan if channels is None else of_channels(scan, channels)
-                weights.append(_at_positions(_combined(scan, asked, reduce), token, asked))
-    weight = torch.stack(weights).unflatten(0, (len(images), -1))
-    return Attention(weight, _walks(run), tuple(positions or range(layout.full_length)), layout)
+        weight = block_attention(run, positions, channels, include, combine)
+    asked = range(layout.full_length) if positions is None else positions
+    return Attention(weight, _walks(run), tuple(asked), layout)
+
+
+def block_attention(
+    run: BlockRun,
+    positions: Sequence[int] | None = None,
+    channels: Sequence[int] | None = None,
+    include: Sequence[Part] = (),
+    combine: str | Combine = "magnitude",
+) -> Tensor:
+    """``(b s i j)`` of a block as it ran: see :func:`hidden_attention`."""
+    layout, reduce, weights = run.tokens.layout, _combine(combine), []
+    if positions is not None:
+        check_positions(layout, positions)
+    for image in range(run.tokens.x.shape[0]):
+        token = token_of_position(layout, image)
+        asked = None if positions is None else token[list(positions)]
+        for number in range(len(run.scans)):
+            scan = linear_scan(run, number, image, include)
+            scan = scan if channels is None else of_channels(scan, channels)
+            weights.append(_at_positions(_combined(scan, asked, reduce), token, asked))
+    return torch.stack(weights).unflatten(0, (-1, len(run.scans)))
 
 
 def _combined(scan: LinearScan, asked: Tensor | None, reduce: Combine) -> Tensor:

@@ -123,12 +123,15 @@ class LinearScan:
 
     def rows(self, tokens: Tensor) -> Tensor:
         """Some rows of the map, by one backward call: ``tokens (r)`` -> ``(r l e)``."""
+        asked = self.read.new_zeros(len(tokens), self.length, self.read.shape[2])
+        asked[torch.arange(len(tokens)), tokens] = 1
+        return self.backwards(asked)
+
+    def backwards(self, y: Tensor) -> Tensor:
+        """The transposed map: ``(r l e)`` of what comes out -> ``(r l e)`` of the tokens read."""
         with torch.enable_grad():
-            x = self.read.new_zeros(len(tokens), *self.read.shape[1:]).requires_grad_()
-            y = self(x)
-            asked = torch.zeros_like(y)
-            asked[torch.arange(len(tokens)), tokens] = 1
-            (found,) = torch.autograd.grad(y, x, asked)
+            x = self.read.new_zeros(len(y), *self.read.shape[1:]).requires_grad_()
+            (found,) = torch.autograd.grad(self(x), x, y)
         return found[:, : self.length]
 
 

@@ -36,19 +36,8 @@ def selective_scan(s: ScanInputs) -> Tensor:
         return _ordered_scan(s, s.order)
     _check_times(s)
     dtype = torch.promote_types(s.u.dtype, torch.float32)
-    u, delta, B, C = (x.to(dtype) for x in (s.u, s.delta, s.B, s.C))
-    if s.delta_bias is not None:
-        delta = delta + s.delta_bias
-    dt = F.softplus(delta)  # (b l e)
-    before = dt.roll(-1 if s.reverse else 1, dims=1)  # the first step's is arbitrary: its state is zero
-    if s.step is not None:
-        dt = dt * s.step[..., None]
-    time = dt if s.hold is None else dt * s.hold[..., None]
-    if s.missing is not None:
-        time = time + s.missing.detach()[..., None] * before
-    if s.gap is not None:
-        time = time + (s.gap[..., None] if s.gap.dim() == 2 else s.gap)
-    time = time.clamp(max=torch.finfo(dtype).max)  # an infinite gap: 0 · infinity is NaN
+    u, B, C = (x.to(dtype) for x in (s.u, s.B, s.C))
+    dt, time = passing_time(s)  # (b l e) each
     inputs = dt * u
     h = u.new_zeros(u.shape[0], u.shape[2], s.A.shape[1])  # (b e n)
     ys: list[Tensor] = []
@@ -65,6 +54,25 @@ def selective_scan(s: ScanInputs) -> Tensor:
     if s.z is not None:
         y = y * F.silu(s.z.to(dtype))
     return y.to(s.u.dtype)
+
+
+def passing_time(s: ScanInputs) -> tuple[Tensor, Tensor]:
+    """For each step the length Δ of its token's own, and the time that passes from the state before to the one after it, both
+    ``(b l e)``; no ``order`` changes them. At the first step, whose state before is zero, the second is arbitrary."""
+    dtype = torch.promote_types(s.u.dtype, torch.float32)
+    delta = s.delta.to(dtype)
+    if s.delta_bias is not None:
+        delta = delta + s.delta_bias
+    dt = F.softplus(delta)  # (b l e)
+    before = dt.roll(-1 if s.reverse else 1, dims=1)
+    if s.step is not None:
+        dt = dt * s.step[..., None]
+    time = dt if s.hold is None else dt * s.hold[..., None]
+    if s.missing is not None:
+        time = time + s.missing.detach()[..., None] * before
+    if s.gap is not None:
+        time = time + (s.gap[..., None] if s.gap.dim() == 2 else s.gap)
+    return dt, time.clamp(max=torch.finfo(dtype).max)  # an infinite gap: 0 · infinity is NaN
 
 
 def held_sum(exponent: Tensor, held: Tensor) -> Tensor:
