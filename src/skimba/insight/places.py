@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from skimba.tokens import Layout
 
 
-def position_of_patch(layout: Layout, patch: int | tuple[int, int]) -> int:
+def position_of_patch(layout: Layout, patch: int | tuple[int, ...]) -> int:
     """The position of an image patch in the full sequence.
 
     Args:
-        patch: its number in raster order, or its row and column.
+        patch: its number in raster order, or its row and column (of a clip: frame, row and column).
 
     Raises:
         ValueError: no such patch.
     """
-    height, width = layout.grid[-2:]
+    grid = layout.grid
     if isinstance(patch, tuple):
-        row, column = patch
-        if not (0 <= row < height and 0 <= column < width):
-            raise ValueError(f"patch must be (0 … {height - 1}, 0 … {width - 1}), got {patch}")
-        patch = row * width + column
+        if len(patch) != len(grid) or not all(0 <= at < side for at, side in zip(patch, grid, strict=True)):
+            raise ValueError(f"patch must be ({', '.join(f'0 … {side - 1}' for side in grid)}), got {patch}")
+        patch = int(np.ravel_multi_index(patch, grid))
     count = layout.full_length - len(layout.extras)
     if not 0 <= patch < count:
         raise ValueError(f"patch must be 0 … {count - 1}, got {patch}")

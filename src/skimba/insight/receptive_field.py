@@ -31,8 +31,7 @@ def receptive_field(model: TokenModel, images: Tensor, position: int | None = No
         tokens = watch_block(model, pixels, len(model.layers) if block is None else block).left
         layout = tokens.layout
         if position is None:
-            height, width = layout.grid[-2:]
-            position = position_of_patch(layout, (height // 2, width // 2))
+            position = position_of_patch(layout, tuple(side // 2 for side in layout.grid))
         check_positions(layout, [position])
         token = torch.stack([token_of_position(layout, image)[position] for image in range(len(images))])
         there = (token >= 0).nonzero()[:, 0]
