@@ -39,9 +39,11 @@ class TokenModel(TimmModel):
         fixed_by_grid: names of buffers that follow from the grid: a checkpoint of another grid need not fit them.
         position_extras: which rows of its position embedding are those of extra tokens.
         task: what the model is for: a key of :data:`skimba.tasks.TASKS`.
+        family: a value of :data:`skimba.models.origin.FAMILIES`, whose checkpoints the model takes; any other takes all that fit.
     """
 
     task = "classification"
+    family = ""
     grid: tuple[int, ...]
     position_extras: Extras = staticmethod(no_extras)
     fixed_by_grid: frozenset[str] = frozenset()

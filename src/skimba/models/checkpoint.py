@@ -19,6 +19,7 @@ from torch import Tensor
 
 from skimba.layers.patch_embed import fit_positions, fit_times
 from skimba.models.base import TokenModel
+from skimba.models.origin import ARCHITECTURE, check_family
 from skimba.runtime.messages import listed, plain
 
 # The only classes besides tensors and plain containers that the official files hold (their training arguments).
@@ -65,16 +66,27 @@ def read_state_dict(path: str | Path, weights: str = "model") -> dict[str, Tenso
         ValueError: the file is truncated, not a checkpoint, or a pickle that holds anything but tensors and plain data; or it
             has no such weights.
     """
-    path = Path(path)
+    return _read(Path(path), weights)[0]
+
+
+def _read(path: Path, weights: str) -> tuple[dict[str, Tensor], Any]:
+    """The weights, and the name of their model if the file tells one: in its training arguments, or in its metadata."""
     if weights not in WEIGHT_KEYS:
         raise ValueError(f"unknown weights {weights!r}; known: {', '.join(WEIGHT_KEYS)}")
     if path.suffix != ".safetensors":
-        return _weights_in(read_plain_data(path), path, weights)
+        content = read_plain_data(path)
+        arguments = content.get("args") if isinstance(content, Mapping) else None
+        if isinstance(arguments, argparse.Namespace):
+            arguments = vars(arguments)
+        told = arguments.get("model") if isinstance(arguments, Mapping) else None
+        return _weights_in(content, path, weights), told
     if weights != "model":
         raise ValueError(f"{path} holds one set of weights: take weights='model', got {weights!r}")
     _check_there(path)
     try:
-        return load_file(path)
+        with safe_open(path, framework="pt") as file:
+            told = (file.metadata() or {}).get(ARCHITECTURE)
+        return load_file(path), told
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is not a complete .safetensors file: {plain(error)}") from error
 
@@ -154,9 +166,11 @@ def load_checkpoint(
 
     Raises:
         FileNotFoundError, ValueError: as :func:`skimba.models.read_state_dict`; ValueError too if names, shapes or kinds of
-            numbers do not match, or if some weights are not finite.
+            numbers do not match, if the checkpoint is of another family (:mod:`skimba.models.origin`), or if some weights are
+            not finite.
     """
-    found, own = read_state_dict(path, weights), model.state_dict()
+    (found, told), own = _read(Path(path), weights), model.state_dict()
+    check_family(model.family, Path(path), told, found)
     report = LoadReport(ignored=[name for name in found if name.startswith(EMA_BUFFER)])
     for name in report.ignored:
         del found[name]

@@ -135,6 +135,7 @@ class LocalVim(TokenModel):
         drop_rate: dropout before the head.
     """
 
+    family = "LocalVim"
     parts = PartNames("layers", "norm_f", "head", "patch_embed.proj")
     class_token_count = 0
     fixed_by_grid = frozenset({"rope.freqs_cos", "rope.freqs_sin"})

@@ -46,6 +46,7 @@ class MambaReg(TokenModel):
         drop_rate: dropout before the head.
     """
 
+    family = "Mamba-Reg"
     parts = PartNames("layers", "norm_f", "head", "patch_embed.proj")
     class_token_count = 12
     joined = 0  # width of all registers side by side, as the head reads them

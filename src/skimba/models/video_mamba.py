@@ -16,6 +16,7 @@ from skimba.tokens import NONE, Layout, Tokens
 class VideoMamba(VisionMamba):
     """As Vim, but the class token stands first, and the two directions are added, not averaged. Arguments as Vim's."""
 
+    family = "VideoMamba"
     position_extras = staticmethod(at_the_start)
     halved = False
 

@@ -79,6 +79,7 @@ class VisionMamba(TokenModel):
         drop_rate: dropout before the head.
     """
 
+    family = "Vim"
     parts = PartNames("layers", "norm_f", "head", "patch_embed.proj")
     class_token_count = 1
     position_extras = staticmethod(in_the_middle)

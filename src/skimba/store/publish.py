@@ -16,6 +16,7 @@ from skimba.dense.loading import load_dense
 from skimba.dense.model import tokens_of
 from skimba.models import TokenModel, load_checkpoint
 from skimba.models.checkpoint import read_shapes
+from skimba.models.origin import ARCHITECTURE
 from skimba.models.variants import HubFile, fetch
 from skimba.pruning import Pruner, prune, read_settings
 from skimba.runtime.files import write_atomically, write_text_atomically
@@ -51,16 +52,16 @@ def save_model(model: TokenModel | DenseModel, path: str | Path, figures: Mappin
     weights = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
     if bad := [name for name, tensor in weights.items() if not tensor.isfinite().all()]:
         raise ValueError(f"weights that are not finite (NaN or infinity) are not written: {listed(bad)}")
-    write_atomically(path, lambda partial: _save(weights, partial))
+    write_atomically(path, lambda partial: _save(weights, description.model, partial))
     beside = path.with_suffix(".json")
     write_text_atomically(beside, description.text())
     return beside
 
 
-def _save(weights: dict[str, Tensor], path: str) -> None:
+def _save(weights: dict[str, Tensor], architecture: str, path: str) -> None:
     """safetensors' own error for a file that cannot be written is no OSError."""
     try:
-        save_file(weights, path)
+        save_file(weights, path, {"format": "pt", ARCHITECTURE: architecture})
     except SafetensorError as error:
         raise OSError(str(error)) from error
 
