@@ -61,6 +61,7 @@ __all__ = [
     "__version__",
     "count_flops",
     "create_model",
+    "export",
     "list_models",
     "load_checkpoint",
     "load_model",

@@ -1,0 +1,88 @@
+"""``skimba.export``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch.export import ExportedProgram
+
+from skimba.export.metadata import describe
+from skimba.export.tracing import example, trace
+from skimba.models import TokenModel
+from skimba.runtime.files import check_output, write_atomically
+
+OPSETS = range(18, 21)  # of ONNX: torch's exporter writes no older one, and our functions need nothing newer
+
+
+def export(model: TokenModel, path: str | Path, *, batch: int | None = None, opset: int | None = None) -> Path:
+    """Write a model, dense or pruned, as a file that runs without skimba. Tokens are removed there as here.
+
+    ``.onnx``: for onnxruntime, onnxruntime-web, OpenVINO and others. skimba's operators stand in it as nodes of the domain
+    ``skimba`` and as functions of ONNX's own operators, which any runtime takes; with :func:`skimba.export.ort_library`
+    onnxruntime runs our kernels in their place.
+
+    The metadata ``skimba`` of the file is JSON that says how pictures are prepared, the classes and the pruning
+    (:mod:`skimba.export.metadata`).
+
+    Args:
+        model: a classifier on the CPU; it is exported in evaluation mode, for pictures of its ``img_size``.
+        path: its suffix is a key of :data:`FORMATS`.
+        batch: number of images of every call; any if None.
+        opset: of ONNX, one of :data:`OPSETS`; the oldest, which most runtimes take, if None.
+
+    Returns:
+        The path.
+
+    Raises:
+        TypeError: not a classifier, or a batch or opset that is not a whole number.
+        ValueError: an unknown suffix; a batch below 1; an opset that is too old, or without ONNX; a dtype that the format does
+            not take; a model on another device; something that cannot be traced.
+        ImportError: the format needs a library that is not installed (``pip install 'skimba[export]'``).
+        OSError: it cannot be written; what was there before is intact.
+    """
+    path = check_output(path, tuple(FORMATS))
+    _check_model(model)
+    suffix = path.suffix.lower()
+    _check_numbers(batch, opset, suffix)
+    images = example(model, batch)
+    if images.device.type != "cpu":
+        raise ValueError(f"a model is exported on the cpu, this one is on {images.device}: model.cpu() first")
+    dtypes, write = FORMATS[suffix]
+    if images.dtype not in dtypes:
+        allowed = " or ".join(str(dtype) for dtype in dtypes)
+        raise ValueError(f"{suffix} takes a model of {allowed}, this one is of {images.dtype}")
+    metadata = describe(model, batch, images.dtype)
+    program = trace(model, batch)
+    write_atomically(path, lambda partial: write(program, metadata, partial, opset or OPSETS[0]))
+    return path
+
+
+def _check_model(model: object) -> None:
+    if not isinstance(model, TokenModel):
+        raise TypeError(f"export takes a classifier of skimba's, got {type(model).__name__}")
+
+
+def _check_numbers(batch: int | None, opset: int | None, suffix: str) -> None:
+    for name, value in (("batch", batch), ("opset", opset)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+            raise TypeError(f"{name} is a whole number, got {value!r}")
+    if batch is not None and batch < 1:
+        raise ValueError(f"batch must be at least 1, or None for any, got {batch}")
+    if opset is not None and suffix != ".onnx":
+        raise ValueError(f"opset is ONNX's alone and has no effect on {suffix}")
+    if opset is not None and opset not in OPSETS:
+        raise ValueError(f"opset must be {OPSETS[0]} to {OPSETS[-1]}, got {opset}")
+
+
+def _write_onnx(program: ExportedProgram, metadata: dict[str, str], path: str, opset: int) -> None:
+    try:
+        from skimba.export.onnx_file import write_onnx  # its libraries are optional
+    except ImportError as error:
+        raise ImportError("ONNX needs onnx and onnxscript: pip install 'skimba[export]'") from error
+    write_onnx(program, metadata, path, opset)
+
+
+Write = Callable[[ExportedProgram, dict[str, str], str, int], None]
+FORMATS: dict[str, tuple[tuple[torch.dtype, ...], Write]] = {".onnx": ((torch.float32,), _write_onnx)}

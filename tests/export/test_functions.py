@@ -1,0 +1,116 @@
+"""The ONNX functions compute what the operators compute, with every option, in stock onnxruntime."""
+
+from itertools import combinations
+
+import pytest
+import torch
+
+from skimba.ops import add_rms_norm, causal_conv1d, depthwise_conv2d, selective_scan
+from tests.ops.scan_inputs import relative_error, scan_inputs
+
+onnx = pytest.importorskip("onnx")
+runtime = pytest.importorskip("onnxruntime")
+functions = pytest.importorskip("skimba.export.functions")
+
+REQUIRED = ("u", "delta", "A", "B", "C", "D", "delta_bias")
+
+
+def model_of(function, inputs, **attributes):
+    """A model of one call."""
+    helper = onnx.helper
+    kinds = {torch.float32: onnx.TensorProto.FLOAT, torch.int32: onnx.TensorProto.INT32}
+    given = [helper.make_tensor_value_info(name, kinds[x.dtype], [None] * x.dim()) for name, x in inputs.items()]
+    axes = [None] * next(iter(inputs.values())).dim()  # results are as long as the first
+    results = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, axes) for name in function.outputs]
+    call = helper.make_node(function.name, function.inputs, function.outputs, domain=functions.DOMAIN, **attributes)
+    graph = helper.make_graph([call], "one", given, results)
+    imports = [helper.make_opsetid("", 18), helper.make_opsetid(functions.DOMAIN, functions.VERSION)]
+    return helper.make_model(graph, opset_imports=imports, functions=[function.proto(18)], ir_version=8)
+
+
+def run(function, inputs, options=None, **attributes):
+    model = model_of(function, inputs, **attributes)
+    onnx.checker.check_model(model, full_check=True)
+    session = runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return [torch.from_numpy(y) for y in session.run(None, {name: x.numpy() for name, x in inputs.items()})]
+
+
+def scan_case(given, length=17, **sizes):
+    every = scan_inputs(length, **sizes)
+    return {name: every[name].contiguous() for name in (*REQUIRED, *given)}
+
+
+def subsets():
+    """Each option alone, none, all but one or the other of ``hold`` and ``step``; all the rest when slow."""
+    options = functions.SCAN_OPTIONS
+    few = {(), *((option,) for option in options), options, ("z", "missing", "order"), ("gap", "hold")}
+    for count in range(len(options) + 1):
+        for given in combinations(options, count):
+            marks = () if given in few else pytest.mark.slow
+            yield pytest.param(given, id="-".join(given) or "none", marks=marks)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("given", list(subsets()))
+def test_a_scan_is_that_of_the_operators(given, reverse):
+    inputs = scan_case(given)
+    expected = selective_scan(**inputs, reverse=reverse)
+    if "gap" in given:
+        inputs["gap"] = inputs["gap"][..., None]
+    (got,) = run(functions.selective_scan(given, reverse), inputs)
+    assert relative_error(got, expected) < 2e-6
+
+
+def test_a_gap_may_be_infinite_or_differ_by_channel_and_an_order_be_shared():
+    inputs = scan_case(("gap", "order"), gap_per_channel=True)
+    inputs["gap"][:, 5] = torch.inf
+    inputs["order"] = inputs["order"][0]
+    expected = selective_scan(**inputs)
+    inputs["order"] = inputs["order"][None]
+    (got,) = run(functions.selective_scan(("gap", "order"), False), inputs)
+    assert relative_error(got, expected) < 2e-6
+
+
+@pytest.mark.parametrize("time", [1e-6, 1.0, 300.0])
+def test_a_step_may_be_tiny_or_huge(time):
+    inputs = scan_case(("hold",))
+    inputs["delta"] = torch.full_like(inputs["delta"], time).log()
+    (got,) = run(functions.selective_scan(("hold",), False), inputs)
+    assert relative_error(got, selective_scan(**inputs)) < 2e-6
+
+
+def shown(positions, tokens=5, batch=2):
+    source = torch.randint(-1, tokens, (batch, *positions), generator=torch.Generator().manual_seed(0)).int()
+    return source.where(source != 3, -1)  # a token that no position shows
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("source", [None, shown((9,))], ids=["dense", "source"])
+def test_a_convolution_along_the_sequence_is_that_of_the_operators(source, reverse):
+    inputs = {"x": torch.randn(2, 5, 6), "weight": torch.randn(6, 4), "bias": torch.randn(6)}
+    expected = causal_conv1d(**inputs, source=source, reverse=reverse)
+    if source is not None:
+        inputs["source"] = source
+    function = functions.causal_conv1d(source is not None, reverse)
+    (got,) = run(function, inputs, channels=6, pads=[0, 3] if reverse else [3, 0])
+    assert relative_error(got, expected) < 2e-6
+
+
+@pytest.mark.parametrize("source", [None, shown((3, 4))], ids=["dense", "source"])
+def test_a_convolution_over_the_grid_is_that_of_the_operators(source):
+    x = torch.randn(2, 3, 4, 6) if source is None else torch.randn(2, 5, 6)
+    inputs = {"x": x, "weight": torch.randn(6, 3, 5), "bias": torch.randn(6)}
+    expected = depthwise_conv2d(**inputs, source=source)
+    if source is not None:
+        inputs["source"] = source
+    (got,) = run(functions.depthwise_conv2d(source is not None), inputs, channels=6, pads=[1, 2, 1, 2])
+    assert relative_error(got, expected) < 2e-6
+
+
+@pytest.mark.parametrize("residual", [None, torch.randn(2, 3, 7)], ids=["first", "residual"])
+def test_a_norm_is_that_of_the_operators(residual):
+    x, weight = torch.randn(2, 3, 7), torch.randn(7)
+    inputs = {"x": x, "weight": weight} if residual is None else {"x": x, "weight": weight, "residual": residual}
+    got = run(functions.add_rms_norm(residual is not None), inputs, eps=1e-2)
+    for y, expected in zip(got, add_rms_norm(x, residual, weight, 1e-2), strict=True):
+        assert relative_error(y, expected) < 2e-6
