@@ -12,7 +12,7 @@ METHODS = {
     "dense": None,
     "hold": skimba.METHODS["hold"],
     "top": skimba.METHODS["top"],
-    "hold_exact": replace(skimba.METHODS["hold"], align=skimba.tokens.HOLD_EXACT),
+    "hold_first_order": replace(skimba.METHODS["hold"], align=skimba.tokens.HOLD_FIRST_ORDER),
 }
 
 

@@ -52,7 +52,7 @@ def test_tokens_are_gone_from_the_sequences(small, onnx_path):
 
 def test_the_metadata_says_what_a_caller_needs(small, onnx_path):
     content = json.loads(session_of(onnx_path).get_modelmeta().custom_metadata_map["skimba"])
-    assert content["images"] == {"channels": 3, "size": [24, 32], "batch": None, "dtype": "float32"}
+    assert content["images"] == {"shape": [3, 24, 32], "batch": None, "dtype": "float32"}
     assert content["prune"] == small.reducer.to_dict()
     assert (content["model"], content["num_classes"]) == (None, 5)
 
@@ -64,7 +64,7 @@ def test_the_metadata_says_what_a_caller_needs(small, onnx_path):
 def test_every_family_and_method_is_exported(tmp_path, family, way):
     model = tiny(family, way)
     session = session_of(skimba.export(model, tmp_path / "m.onnx", batch=3 if way == "top" else None))
-    images = torch.randn(3, 3, 24, 32)
+    images = torch.randn(3, *model.input_shape())
     torch.testing.assert_close(logits_of(session, images), model(images), rtol=1e-4, atol=1e-5)
 
 

@@ -128,7 +128,12 @@ def _step(A: str, added_by_state: bool) -> GraphProto:
     row: Axes = ("b", 1, "e")
     column: Axes = ("b", "n", 1)
     states: Axes = ("b", "n", "e")
-    shapes: dict[str, Axes] = {"h": states, "time": row, "added": states if added_by_state else row, "C_t": ("b", 1, "n")}
+    shapes: dict[str, Axes] = {
+        "h": states,
+        "time": row,
+        "added": states if added_by_state else row,
+        "C_t": ("b", 1, "n"),
+    }
     if not added_by_state:
         shapes["B_t"] = column
     nodes = Nodes("s")

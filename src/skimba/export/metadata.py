@@ -22,14 +22,14 @@ def describe(model: TokenModel, batch: int | None, dtype: torch.dtype) -> dict[s
     - ``format``, ``skimba``, ``torch``: versions;
     - ``model``: its name, null if it was not made by name; ``prune``: the pruning as ``skimba.prune`` takes it back, in words
       where it has a function of the user's own, null if dense;
-    - ``images``: ``channels``, ``size`` (height, width), ``batch`` (null: any), ``dtype``, and how pictures are prepared, as far
-      as the model knows: ``mean`` and ``std`` of each channel, on 0 … 1, ``crop_pct``, ``interpolation``;
+    - ``images``: ``shape`` (channels, height, width; of clips channels, frames, height, width), ``batch`` (null: any), ``dtype``,
+      and how pictures are prepared, as far as the model knows: ``mean`` and ``std`` of each channel, on 0 … 1, ``crop_pct``,
+      ``interpolation``;
     - ``classes``: their names, empty if unknown; ``num_classes``.
     """
     config = model.pretrained_cfg
     images = {
-        "channels": model.in_chans,
-        "size": list(model.img_size),
+        "shape": list(model.input_shape()),
         "batch": batch,
         "dtype": str(dtype).removeprefix("torch."),
         **{key: config[key] for key in INPUT if key in config},

@@ -46,4 +46,4 @@ def trace(model: TokenModel, batch: int | None) -> ExportedProgram:
 def example(model: TokenModel, batch: int | None) -> Tensor:
     """Zeros that the model takes."""
     first = next(model.parameters())
-    return torch.zeros(batch or EXAMPLE, model.in_chans, *model.img_size, dtype=first.dtype, device=first.device)
+    return torch.zeros(batch or EXAMPLE, *model.input_shape(), dtype=first.dtype, device=first.device)
