@@ -246,6 +246,37 @@ void norm_backward(const Normed& sizes, uintptr_t total, uintptr_t weight, uintp
                    workspace(k->norm_backward_workspace(args)));
 }
 
+using Quantized = std::tuple<int64_t, int64_t, int64_t, bool, int>;  // b l d, bf16, threads
+
+void quantize_rows(const Quantized& sizes, const Operand& x, uintptr_t values, uintptr_t scales) {
+  auto [b, l, d, bf16, threads] = sizes;
+  Int8Args args = {b, l, d, bf16, threads, rows(x), pointer<int8_t>(values), pointer<float>(scales)};
+  for (const void* p : {args.x.data, (const void*)args.values, (const void*)args.scales})
+    check_given("an operand", p, b);
+  Turn turn(args.threads);
+  in_use.load()->quantize_rows(args);
+}
+
+using Products = std::tuple<int64_t, int64_t, bool, int>;  // rows, e, bf16, threads
+
+void scale_products(const Products& sizes, uintptr_t products, uintptr_t scales, uintptr_t columns, uintptr_t bias,
+                    uintptr_t y) {
+  auto [count, e, bf16, threads] = sizes;
+  ScaleArgs args = {count,
+                    e,
+                    bf16,
+                    threads,
+                    pointer<int32_t>(products),
+                    pointer<float>(scales),
+                    pointer<float>(columns),
+                    pointer<float>(bias),
+                    pointer<void>(y)};
+  for (const void* p : {(const void*)args.products, (const void*)args.rows, (const void*)args.columns, (const void*)y})
+    check_given("an operand", p, count);
+  Turn turn(args.threads);
+  in_use.load()->scale_products(args);
+}
+
 // Without this, glibc returns large freed blocks to the system and maps them anew, page by page, at every layer.
 bool keep_freed_memory() {
 #if defined(__GLIBC__)
@@ -279,6 +310,8 @@ NB_MODULE(_native, m) {
   m.def("conv_backward", &conv_backward, Release());
   m.def("norm", &norm, Release());
   m.def("norm_backward", &norm_backward, Release());
+  m.def("quantize_rows", &quantize_rows, Release());
+  m.def("scale_products", &scale_products, Release());
   m.def("keep_freed_memory", &keep_freed_memory);
   m.def("map", &map, Release());
 }

@@ -32,6 +32,8 @@ extern const Kernels kernels = {SKIMBA_NAME(SKIMBA_ISA),
                                 norm,
                                 norm_backward_workspace,
                                 norm_backward,
+                                quantize_rows,
+                                scale_products,
                                 map};
 
 }  // namespace SKIMBA_ISA

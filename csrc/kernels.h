@@ -70,6 +70,26 @@ struct NormGrads {
   float *x, *weight;
 };
 
+// Rows of x as 8-bit integers, each with its own scale
+struct Int8Args {
+  int64_t b, l, d;
+  bool bf16;
+  int threads;
+  Rows x;
+  int8_t* values;  // (b l d)
+  float* scales;   // (b l)
+};
+
+// products · rows · columns + bias: products of rows of 8-bit integers as numbers
+struct ScaleArgs {
+  int64_t count, e;
+  bool bf16;
+  int threads;
+  const int32_t* products;            // (count e)
+  const float *rows, *columns, *bias;  // (count), (e), (e) or null
+  void* y;                            // (count e), float or bfloat16
+};
+
 struct Kernels {
   const char* name;
   size_t (*scan_workspace)(const ScanArgs&);
@@ -83,6 +103,8 @@ struct Kernels {
   void (*norm)(const NormArgs&);
   size_t (*norm_backward_workspace)(const NormArgs&);
   void (*norm_backward)(const NormArgs&, const NormGrads&, char* workspace);
+  void (*quantize_rows)(const Int8Args&);
+  void (*scale_products)(const ScaleArgs&);
   void (*map)(int function, const float* x, float* y, int64_t count);  // for tests: exp2, exp, softplus, silu
 };
 

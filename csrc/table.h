@@ -17,6 +17,8 @@ void conv_backward(const ConvArgs&, const ConvGrads&, char* workspace);
 void norm(const NormArgs&);
 size_t norm_backward_workspace(const NormArgs&);
 void norm_backward(const NormArgs&, const NormGrads&, char* workspace);
+void quantize_rows(const Int8Args&);
+void scale_products(const ScaleArgs&);
 
 }  // namespace SKIMBA_ISA
 }  // namespace skimba

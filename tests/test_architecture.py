@@ -16,7 +16,7 @@ ROWS = (
     ("training",),
     ("tasks",),
     ("store",),
-    ("pruning",),
+    ("pruning", "quantization"),
     ("cost",),
     ("dense",),
     ("models",),

@@ -9,7 +9,7 @@ def test_every_case_is_timed_in_every_round(monkeypatch):
     rounds = []
     cases = ["dense", *PRUNED, *FLOORS, REFERENCE]
     timings = bench(["vim_micro"], cases, ["fp32", "bf16"], [1, 2], [None], 2, lambda: rounds.append(1))
-    assert len(rounds) == 2 * 2 * 3
+    assert len(rounds) == 2 * 3  # dtypes take turns too
     assert [t.case for t in timings] == cases * 4
     assert all(t.time_ms > 0 and t.speedup > 0 for t in timings)
     assert all((t.exact_gflops is not None) == (t.case not in (*FLOORS, REFERENCE)) for t in timings)
@@ -29,10 +29,29 @@ def test_the_floor_holds_all_matrix_products_of_the_model():
     [
         ((["vim_huge"], ["dense"], ["fp32"], [1]), "unknown model 'vim_huge'"),
         ((["vim_micro"], ["fast"], ["fp32"], [1]), "unknown case 'fast'; known: dense, top"),
-        ((["vim_micro"], ["dense"], ["fp8"], [1]), "unknown dtype 'fp8'; known: fp32, bf16"),
+        ((["vim_micro"], ["dense"], ["fp8"], [1]), "unknown dtype 'fp8'; known: fp32, bf16, int8"),
         ((["vim_micro"], ["dense"], ["fp32"], [0]), "at least one round and one image"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, says):
     with pytest.raises(ValueError, match=says):
         bench(*arguments, [None], 1)
+
+
+def test_int8_is_timed_beside_float32_and_what_has_none_is_left_out():
+    names = ["vim_micro", "test_vit"]
+    timings = bench(names, ["dense", "hold", "matrix products"], ["fp32", "int8", "int8+bf16"], [1], [None], 1)
+    found = [(t.model, t.dtype, t.case) for t in timings]
+    ours = [
+        ("vim_micro", dtype, case) for dtype in ("fp32", "int8", "int8+bf16") for case in ("dense", "hold", FLOORS[0])
+    ]
+    assert sorted(found) == sorted([*ours, ("test_vit", "fp32", "dense"), ("test_vit", "fp32", FLOORS[0])])
+
+
+def test_the_floor_of_an_int8_model_holds_its_products():
+    model = skimba.quantize(skimba.create_model("vim_micro", depth=3).eval())
+    with torch.no_grad(), _Recorder(MATRIX_PRODUCTS) as recorder:
+        model(torch.randn(2, 1, 28, 28))
+    called = [operator for operator, _ in recorder.calls]
+    assert called.count(torch.ops.skimba.int8_linear.default) == 3 * 4
+    assert len(called) == 3 * 6 + 2

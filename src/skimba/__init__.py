@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         prune,
         unprune,
     )
+    from skimba.quantization import quantize
     from skimba.store import create_model
     from skimba.store.publish import load_model, save_model
     from skimba.tokens import DECAY, HOLD, NONE, Alignment
@@ -67,6 +68,7 @@ __all__ = [
     "load_model",
     "mask_rcnn",
     "prune",
+    "quantize",
     "save_model",
     "selective_scan",
     "unprune",
@@ -101,6 +103,7 @@ _HOME = {
     "load_model": "store",
     "mask_rcnn": "dense",
     "prune": "pruning",
+    "quantize": "quantization",
     "save_model": "store",
     "selective_scan": "ops",
     "unprune": "pruning",

@@ -9,6 +9,7 @@ from typing import Any
 from skimba.data.pictures import Mode
 from skimba.models import TokenModel
 from skimba.pruning import prune, read_settings
+from skimba.quantization import quantize
 from skimba.runtime.files import check_regular
 from skimba.store import create_model
 from skimba.store.publish import HUB, load_model
@@ -21,12 +22,14 @@ def find_model(
     checkpoint: Path | None = None,
     weights: bool = True,
     classes: int | None = None,
+    int8: bool = False,
 ) -> TokenModel:
     """The model of a name, a recipe or a file of save_model; ``pruning`` overrides theirs.
 
     Args:
         weights: whether trained weights matter; a file's are always there.
         classes: of a recipe's model that does not start from weights.
+        int8: quantise it (:func:`skimba.quantize`).
     """
     if isinstance(source, str) and source.endswith(".toml"):
         source = read_recipe(source)
@@ -40,7 +43,8 @@ def find_model(
         model = load_model(source)
     else:
         model = create_model(source, pretrained=weights and checkpoint is None, checkpoint=checkpoint)
-    return model if pruning is None else prune(model, **read_settings(pruning))
+    model = model if pruning is None else prune(model, **read_settings(pruning))
+    return quantize(model) if int8 else model
 
 
 def mode_of(model: TokenModel) -> Mode:

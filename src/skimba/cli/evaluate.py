@@ -103,7 +103,7 @@ def _show(task: Task, report: dict[str, Any], rejected: list[Rejected], as_json:
 
 
 def _open(model: ModelOptions, pictures: DataOptions) -> tuple[TokenModel, Pictures]:
-    network = find_model(model.source, model.pruning, model.checkpoint)
+    network = find_model(model.source, model.pruning, model.checkpoint, int8=model.int8)
     return network, _test_set(pictures, network, network.num_classes)
 
 
@@ -111,7 +111,7 @@ def _smoke(model: ModelOptions, pictures: DataOptions) -> tuple[TokenModel, Pict
     """A narrow version of the model from random weights, and a few pictures of as many classes."""
     recipe = read_recipe(model.source).as_smoke()
     test_set = _test_set(pictures, recipe.dense_model(), None)
-    network = find_model(recipe, model.pruning, classes=len(test_set.classes))
+    network = find_model(recipe, model.pruning, classes=len(test_set.classes), int8=model.int8)
     return network, Selected(test_set, range(min(len(test_set), SMOKE_PICTURES)))
 
 

@@ -140,7 +140,7 @@ def bench(
             f"{benchmark.REFERENCE}; separated by ;"
         ),
     ] = ";".join(("dense", *benchmark.PRUNED, *benchmark.FLOORS)),
-    dtype: Annotated[str, typer.Option(help="fp32, bf16 or both, separated by commas.")] = "fp32",
+    dtype: Annotated[str, typer.Option(help=f"Of {', '.join(benchmark.DTYPES)}, separated by commas.")] = "fp32",
     batch: Annotated[str, typer.Option(help="Images at a time, separated by commas.")] = "1,8",
     img_size: Annotated[
         str | None,
@@ -153,7 +153,7 @@ def bench(
     names = names or ["vim_small_patch16_224", "deit_small_patch16_224"]
     dtypes, batches = dtype.split(","), whole_numbers("--batch", batch)
     img_sizes: list[int | None] = [None] if img_size is None else [*whole_numbers("--img-size", img_size)]
-    with bar("timing", len(dtypes) * len(batches) * len(img_sizes) * (rounds + 1)) as advance:
+    with bar("timing", len(batches) * len(img_sizes) * (rounds + 1)) as advance:
         wanted = [case.strip() for case in cases.split(";")]
         timings = benchmark.bench(names, wanted, dtypes, batches, img_sizes, rounds, lambda: advance(1))
     if json_output:

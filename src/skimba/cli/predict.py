@@ -30,7 +30,7 @@ def predict_command(
 ) -> None:
     """Predict the classes of pictures. Unreadable ones are listed in OUT.rejects.csv. Repeat the command to resume."""
     check_output(table, tuple(FORMATS), [*model.files, *paths])
-    network = find_model(model.source, model.pruning, model.checkpoint).to(local_device(device))
+    network = find_model(model.source, model.pruning, model.checkpoint, int8=model.int8).to(local_device(device))
     files = find_images(paths, mode_of(network))
     inputs = [*model.files, *(Path(path) for path in {file.path for file in files.files})]
     for out in (table, rejects_of(table)):

@@ -29,7 +29,7 @@ def export_weights(
     check_output(weights, (".safetensors",), inputs)
     check_output(weights.with_suffix(".json"), (), inputs)
     content = None if figures is None else _read(figures)
-    beside = save_model(find_model(model.source, model.pruning, model.checkpoint), weights, content)
+    beside = save_model(find_model(model.source, model.pruning, model.checkpoint, int8=model.int8), weights, content)
     if push is not None:
         push_model(weights, push)
     say(f"{weights} and {beside.name}" + ("" if push is None else f", pushed to {push}"))

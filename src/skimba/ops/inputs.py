@@ -6,7 +6,7 @@ from typing import Annotated, NamedTuple
 
 from torch import Tensor
 
-from skimba.ops.operands import Signature, count, data, index, parameter
+from skimba.ops.operands import Signature, count, data, index, int8, parameter
 
 
 class ScanInputs(NamedTuple):
@@ -57,4 +57,13 @@ class NormInputs(NamedTuple):
     eps: float = 1e-5
 
 
-SCAN, CAUSAL, GRID, NORM = map(Signature, (ScanInputs, CausalInputs, GridInputs, NormInputs))
+class Int8Inputs(NamedTuple):
+    """Of :func:`skimba.ops.int8_linear`."""
+
+    x: Annotated[Tensor, data("b l d")]
+    weight: Annotated[Tensor, int8("e d")]
+    scale: Annotated[Tensor, count("e")]
+    bias: Annotated[Tensor | None, parameter("e")] = None
+
+
+SCAN, CAUSAL, GRID, NORM, INT8 = map(Signature, (ScanInputs, CausalInputs, GridInputs, NormInputs, Int8Inputs))

@@ -1,7 +1,7 @@
 """The operators in torch's dispatcher, so that compile, export and FLOP counting work by themselves.
 
-Each has a schema, a fake kernel and a gradient, and its gradient is an operator of its own. What runs is registered by the
-backends (``backends/``) under torch's dispatch keys: the device of the tensors chooses.
+Each has a schema, a fake kernel and a gradient, and its gradient is an operator of its own; the product in 8-bit integers refuses
+one. What runs is registered by the backends (``backends/``) under torch's dispatch keys: the device of the tensors chooses.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from skimba.ops.inputs import CAUSAL, GRID, NORM, SCAN
+from skimba.ops.inputs import CAUSAL, GRID, INT8, NORM, SCAN
 from skimba.ops.operands import Signature
 
 # The low-level interface: the wrapper of `torch.library.custom_op` costs tens of microseconds a call.
 LIBRARY: Any = torch.library.Library("skimba", "FRAGMENT")
-Kernels = tuple[Callable[..., Any], Callable[..., Any]]  # what runs an operator, and its gradient
+Kernels = tuple[Callable[..., Any], ...]  # what runs an operator and, if it has one, its gradient
 INSTEAD = "skimba.ops.default_backend('reference') runs operations that torch differentiates"
 
 
 @dataclass(frozen=True)
 class Operator:
-    """An operator and that of its gradient, as torch calls them."""
+    """An operator and that of its gradient, None if it has none, as torch calls them."""
 
     name: str
     signature: Signature
@@ -51,10 +51,11 @@ def call(operator: Any, *arguments: Any) -> Any:
         return operator(*arguments)
 
 
-def implement(name: str, key: str, forward: Callable[..., Any], backward: Callable[..., Any]) -> None:
+def implement(name: str, key: str, forward: Callable[..., Any], backward: Callable[..., Any] | None = None) -> None:
     """Register what runs an operator and its gradient under a dispatch key (``CPU``, ``CUDA`` …)."""
     LIBRARY.impl(name, forward, key)
-    LIBRARY.impl(f"{name}_backward", backward, key)
+    if backward is not None:
+        LIBRARY.impl(f"{name}_backward", backward, key)
 
 
 def _define(name: str, schema: str, fake: Callable[..., Any]) -> Any:
@@ -138,7 +139,23 @@ def _norm_operator() -> Operator:
     return Operator(name, NORM, forward, backward)
 
 
+def _int8_operator() -> Operator:
+    """For inference alone."""
+
+    def fake(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+        return x.new_empty((*x.shape[:-1], weight.shape[0]))
+
+    def refuse(ctx: Any, grad: Tensor) -> Any:
+        raise RuntimeError("skimba.int8_linear has no gradient: train the model before skimba.quantize")
+
+    name = "int8_linear"
+    forward = _define(name, f"({INT8.schema}) -> Tensor", fake)
+    torch.library.register_autograd(f"skimba::{name}", refuse, lib=LIBRARY)
+    return Operator(name, INT8, forward, None)
+
+
 SELECTIVE_SCAN = _operator("selective_scan", SCAN)
 CAUSAL_CONV1D = _operator("causal_conv1d", CAUSAL)
 DEPTHWISE_CONV2D = _operator("depthwise_conv2d", GRID)
 ADD_RMS_NORM = _norm_operator()
+INT8_LINEAR = _int8_operator()

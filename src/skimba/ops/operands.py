@@ -43,6 +43,10 @@ def index(*axes: str) -> Operand:
     return Operand(axes, dtypes=INDEX, differentiable=False)
 
 
+def int8(*axes: str) -> Operand:
+    return Operand(axes, dtypes=(torch.int8,), differentiable=False)
+
+
 class Field(NamedTuple):
     """An operand as :meth:`Signature.check` reads it; ``axes`` are the first of its ``shapes``, which are letters."""
 
@@ -103,7 +107,9 @@ class Signature:
                 if len(shapes) == 1:
                     known[axes] = shape
             if x.dtype not in dtypes:
-                allowed = "have a floating dtype" if dtypes is FLOATING else "be int32"
+                allowed = (
+                    "have a floating dtype" if dtypes is FLOATING else f"be {str(dtypes[0]).removeprefix('torch.')}"
+                )
                 raise TypeError(f"{name} must {allowed}, got {x.dtype}")
             if device is None:
                 device = x.device

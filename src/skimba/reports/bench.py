@@ -21,10 +21,17 @@ from skimba.cost.timing import speedup, take_turns
 from skimba.models import list_models
 from skimba.ops import default_backend
 from skimba.pruning import METHODS, prune
+from skimba.quantization import quantize
 from skimba.store import create_model
 from skimba.tokens import NONE
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+# The dtype of the data, and what becomes of a model of ours. "int8": products in 8-bit integers, the rest as it is.
+DTYPES: dict[str, tuple[torch.dtype, Callable[[Any], Any] | None]] = {
+    "fp32": (torch.float32, None),
+    "bf16": (torch.bfloat16, None),
+    "int8": (torch.float32, quantize),
+    "int8+bf16": (torch.bfloat16, quantize),
+}
 # How a model is pruned, by name. "condensed" removes the same tokens as "top", without an alignment; "hold, none" as "hold".
 PRUNED: dict[str, dict[str, Any]] = {
     "top": {"method": "top"},
@@ -40,6 +47,7 @@ MATRIX_PRODUCTS = {
     torch.ops.aten.addmm.default,
     torch.ops.aten.bmm.default,
     torch.ops.aten.convolution.default,
+    torch.ops.skimba.int8_linear.default,
 }
 
 
@@ -88,7 +96,7 @@ def bench(
     Args:
         names: skimba models, or any other that timm knows (timed dense).
         cases: any of ``"dense"``, the keys of ``pruned``, :data:`FLOORS` and :data:`REFERENCE`.
-        dtypes: keys of :data:`DTYPES`.
+        dtypes: keys of :data:`DTYPES`; what a model of timm cannot have is left out.
         batches: images at a time.
         img_sizes: sides of the images in pixels; None for the model's own.
         rounds: how often each case runs, after one round to warm up.
@@ -109,16 +117,17 @@ def bench(
     if rounds < 1 or min(batches) < 1:
         raise ValueError(f"needs at least one round and one image, got {rounds} and {min(batches)}")
     found = []
-    for dtype in dtypes:
-        for batch in batches:
-            for img_size in img_sizes:
-                groups = {name: _cases(name, cases, pruned, dtype, batch, img_size) for name in names}
-                runs = {(name, case.name): case.run for name, (_, group) in groups.items() for case in group}
-                with torch.inference_mode():
-                    times = take_turns(runs, rounds, on_round=on_round)
-                for name, (size, group) in groups.items():
-                    dense = times.get((name, "dense"))
-                    found += [_timing(name, case, dtype, batch, size, times[name, case.name], dense) for case in group]
+    for batch in batches:
+        for img_size in img_sizes:
+            groups = {
+                (name, dtype): _cases(name, cases, pruned, dtype, batch, img_size) for dtype in dtypes for name in names
+            }
+            runs = {(*key, case.name): case.run for key, (_, group) in groups.items() for case in group}
+            with torch.inference_mode():
+                times = take_turns(runs, rounds, on_round=on_round)
+            for key, (size, group) in groups.items():
+                dense = times.get((*key, "dense"))
+                found += [_timing(*key, case, batch, size, times[(*key, case.name)], dense) for case in group]
     return found
 
 
@@ -128,9 +137,13 @@ def _cases(
     """What to run for one model; the side of its images."""
     ours = name in list_models()
     model, size = _our_model(name, img_size) if ours else _other_model(name, img_size)
-    model = model.eval().to(DTYPES[dtype])
-    images = torch.randn(batch, *(model.input_shape(size) if ours else (3, size, size)), dtype=DTYPES[dtype])
-    found = []
+    data, change = DTYPES[dtype]
+    model = model.eval().to(data)
+    found: list[_Case] = []
+    if change is not None and not ours:
+        return size, found
+    model = model if change is None else change(model)
+    images = torch.randn(batch, *(model.input_shape(size) if ours else (3, size, size)), dtype=data)
     for case in cases:
         if case == "dense":
             gflops = count_flops(model, convention="exact").total / 1e9 if ours else None
@@ -203,7 +216,7 @@ def _replay(model: nn.Module, images: Tensor, wanted: set[Any]) -> Callable[[], 
 
 
 def _timing(
-    name: str, case: _Case, dtype: str, batch: int, img_size: int, times: list[float], dense: list[float] | None
+    name: str, dtype: str, case: _Case, batch: int, img_size: int, times: list[float], dense: list[float] | None
 ) -> Timing:
     quartiles = statistics.quantiles(times, n=4) if len(times) > 1 else [times[0]] * 3
     return Timing(

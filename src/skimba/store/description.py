@@ -18,6 +18,7 @@ from skimba.dense.variants import check_asked, names_of
 from skimba.models import MODELS, TokenModel
 from skimba.models.registry import list_models, named_model
 from skimba.models.sizes import check_sizes
+from skimba.quantization import is_quantized, quantize
 from skimba.runtime.messages import listed, plain
 
 FORMAT = "skimba 1"
@@ -46,6 +47,7 @@ class Description:
         dtype: a key of :data:`DTYPES`.
         classes: their names; empty if unknown.
         kind: a key of :data:`MAKERS`.
+        int8: whether the products of its mixers are in 8-bit integers (:func:`skimba.quantize`).
     """
 
     model: str
@@ -56,6 +58,7 @@ class Description:
     dtype: str = "float32"
     classes: tuple[str, ...] = ()
     kind: str = CLASSIFIER
+    int8: bool = False
 
     def text(self) -> str:
         """As JSON."""
@@ -73,6 +76,8 @@ class Description:
             raise ValueError(f"prune must be a table or null, got {plain(repr(self.prune), 80)}")
         if not isinstance(self.dtype, str) or self.dtype not in DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {plain(repr(self.dtype), 80)}")
+        if not isinstance(self.int8, bool):
+            raise ValueError(f"int8 must be true or false, got {plain(repr(self.int8), 80)}")
         name, sizes = self.model, dict(self.sizes)
         if self.kind != CLASSIFIER:
             name, sizes = check_asked(self.kind, self.model, sizes)
@@ -97,7 +102,7 @@ class Description:
                 raise ValueError(f"sizes.{name} is {self.sizes[name]}, and there are only {len(shapes)} weights")
         try:
             with torch.device("meta"):
-                model = MAKERS[self.kind](self.model, **self.sizes)
+                model = self._made()
         except (RuntimeError, OverflowError) as error:
             raise ValueError(f"no model can have these sizes: {plain(error)}") from error
         for key in ("mean", "std"):
@@ -114,9 +119,13 @@ class Description:
                 f"{found.get(first, 'missing')} in the file, {own.get(first, 'none')} in the model)"
             )
 
+    def _made(self) -> TokenModel | DenseModel:
+        model: TokenModel | DenseModel = MAKERS[self.kind](self.model, **self.sizes).to(DTYPES[self.dtype])
+        return quantize(model) if self.int8 else model
+
     def build(self) -> TokenModel | DenseModel:
         """The model before its pruning, with random weights."""
-        model: TokenModel | DenseModel = MAKERS[self.kind](self.model, **self.sizes).to(DTYPES[self.dtype])
+        model = self._made()
         config = tokens_of(model).pretrained_cfg
         for key in INPUT:
             value = self.input[key]
@@ -150,6 +159,7 @@ def describe(model: TokenModel | DenseModel, prune: dict[str, Any] | None, figur
             (kind for kind in kinds if kind != "float32"), "float32"
         ),  # some parameters stay float32 in any model
         classes=names if len(names) == sizes["num_classes"] else (),
+        int8=is_quantized(model),
     )
     try:
         description.check_weights({key: tuple(tensor.shape) for key, tensor in model.state_dict().items()})
@@ -205,6 +215,7 @@ def read_description(path: Path) -> Description:
         kind=content.get("kind", CLASSIFIER),
         dtype=content.get("dtype", "float32"),
         classes=tuple(classes) if isinstance(classes, list) else classes,
+        int8=content.get("int8", False),
     )
 
 

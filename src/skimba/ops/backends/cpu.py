@@ -14,11 +14,12 @@ from torch import Tensor
 from skimba.ops import library
 from skimba.ops.backends import native, reference
 from skimba.ops.backends.native import _native
-from skimba.ops.inputs import SCAN, CausalInputs, GridInputs, NormInputs, ScanInputs
+from skimba.ops.inputs import SCAN, CausalInputs, GridInputs, Int8Inputs, NormInputs, ScanInputs
 from skimba.ops.library import (
     ADD_RMS_NORM,
     CAUSAL_CONV1D,
     DEPTHWISE_CONV2D,
+    INT8_LINEAR,
     SELECTIVE_SCAN,
     Kernels,
     Operator,
@@ -185,6 +186,25 @@ def _norm_sizes(x: Tensor, eps: float) -> tuple[Any, ...]:
     return x.numel() // width, width, x.dtype == torch.bfloat16, torch.get_num_threads(), eps
 
 
+def int8_linear(*arguments: Any) -> Tensor:
+    """Kernels around torch's own product of 8-bit integers (oneDNN)."""
+    s, alive = Int8Inputs(*arguments), list[Tensor]()
+    x, outputs = s.x, s.weight.shape[0]
+    batch, length, width = x.shape
+    y = x.new_empty((batch, length, outputs))
+    if batch == 0:
+        return y
+    flags = (x.dtype == torch.bfloat16, torch.get_num_threads())
+    values = x.new_empty((batch * length, width), dtype=torch.int8)
+    scales = x.new_empty(batch * length, dtype=torch.float32)
+    _native.quantize_rows((*x.shape, *flags), _row(x, x.dtype, alive), values.data_ptr(), scales.data_ptr())
+    products = torch._int_mm(values, s.weight.t())
+    columns, bias = (_whole(part, torch.float32, alive) for part in (s.scale, s.bias))
+    sizes = (batch * length, outputs, *flags)
+    _native.scale_products(sizes, products.data_ptr(), scales.data_ptr(), columns, bias, y.data_ptr())
+    return y
+
+
 def _empty(x: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.empty_like(x, dtype=dtype, memory_format=torch.contiguous_format)
 
@@ -211,6 +231,7 @@ KERNELS: dict[str, Kernels] = {
     CAUSAL_CONV1D.name: _convolution(CausalInputs, _causal_call),
     DEPTHWISE_CONV2D.name: _convolution(GridInputs, _grid_call),
     ADD_RMS_NORM.name: (add_rms_norm, add_rms_norm_backward),
+    INT8_LINEAR.name: (int8_linear,),
 }
 
 if native.UNAVAILABLE is None:

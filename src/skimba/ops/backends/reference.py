@@ -14,17 +14,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from skimba.ops.inputs import CausalInputs, GridInputs, NormInputs, ScanInputs
+from skimba.ops.inputs import CausalInputs, GridInputs, Int8Inputs, NormInputs, ScanInputs
 from skimba.ops.library import (
     ADD_RMS_NORM,
     CAUSAL_CONV1D,
     DEPTHWISE_CONV2D,
+    INT8_LINEAR,
     SELECTIVE_SCAN,
     Kernels,
     Operator,
     implement,
 )
 from skimba.ops.source import check_source, mean_shown, show
+
+LEAST_ROW = 1e-30  # rows of 8-bit integers that hold nothing larger count as zeros: 127 / largest must not overflow
 
 
 def selective_scan(s: ScanInputs) -> Tensor:
@@ -161,6 +164,18 @@ def _rms_norm(total: Tensor, weight: Tensor, eps: float) -> Tensor:
     return total * torch.rsqrt(total.square().mean(-1, keepdim=True) + eps) * weight
 
 
+def int8_linear(s: Int8Inputs) -> Tensor:
+    """See :func:`skimba.ops.int8_linear`. The product is that of whole numbers below 2^53, so it is exact."""
+    x = s.x.to(torch.promote_types(s.x.dtype, torch.float32))
+    largest = x.abs().amax(-1, keepdim=True)
+    inverse = torch.where(largest > LEAST_ROW, 127 / largest, 0.0)
+    values = (x * inverse).round().nan_to_num(0.0, 0.0, 0.0)
+    largest = largest.where(largest.isfinite(), torch.nan)
+    products = values.double() @ s.weight.double().t()
+    y = products.to(x.dtype) * (s.scale * (largest / 127))
+    return (y if s.bias is None else y + s.bias).to(s.x.dtype)
+
+
 def run(operator: Operator, inputs: Any) -> Any:
     """The reference of an operator, past the dispatcher: every operation in it is torch's own."""
     return FUNCTIONS[operator.name](inputs)
@@ -214,16 +229,22 @@ def _norm_kernels() -> Kernels:
     return forward, backward
 
 
+def _int8_kernel(*arguments: Any) -> Tensor:
+    return int8_linear(Int8Inputs(*arguments))
+
+
 FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     SELECTIVE_SCAN.name: selective_scan,
     CAUSAL_CONV1D.name: causal_conv1d,
     DEPTHWISE_CONV2D.name: depthwise_conv2d,
     ADD_RMS_NORM.name: add_rms_norm,
+    INT8_LINEAR.name: int8_linear,
 }
 KERNELS: dict[str, Kernels] = {
     **{o.name: _kernels(o) for o in (SELECTIVE_SCAN, CAUSAL_CONV1D, DEPTHWISE_CONV2D)},
     ADD_RMS_NORM.name: _norm_kernels(),
+    INT8_LINEAR.name: (_int8_kernel,),
 }
 
-for _name, _forward_and_backward in KERNELS.items():
-    implement(_name, "CompositeExplicitAutograd", *_forward_and_backward)
+for _name, _kernels_of in KERNELS.items():
+    implement(_name, "CompositeExplicitAutograd", *_kernels_of)
