@@ -85,9 +85,9 @@ struct ScaleArgs {
   int64_t count, e;
   bool bf16;
   int threads;
-  const int32_t* products;            // (count e)
+  const int32_t* products;             // (count e)
   const float *rows, *columns, *bias;  // (count), (e), (e) or null
-  void* y;                            // (count e), float or bfloat16
+  void* y;                             // (count e), float or bfloat16
 };
 
 struct Kernels {
