@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.plots import BLACK, BLUE, FONT, GREY, ORANGE, PINK, describe, label_ends, new_figure, save
+from benchmarks.plots import BLACK, BLUE, FONT, GREEN, GREY, ORANGE, PINK, describe, new_figure, save
 from benchmarks.study import (
     ABLATIONS,
     FINE_TUNED,
@@ -22,6 +22,7 @@ from benchmarks.study import (
     SCENE_MODELS,
     read_results,
 )
+from skimba.insight.style import label_ends
 
 DOCS = RESULTS.parent
 Lines = list[dict[str, Any]]
@@ -35,6 +36,15 @@ MEANING = {
     DISORDERED: ("evit", "tome"),
 }
 DATA = "Fashion-MNIST, 10,000 test images, float32, no training after pruning (benchmarks/study.py)"
+SUMMARY = {  # titles and colours in the README's picture
+    "hold": ("hold (ours)", BLUE),
+    "top": ("ToP (the paper)", ORANGE),
+    "tor": ("ToR", GREY),
+    "r_meeto": ("R-MeeTo", GREEN),
+    "mtr": ("MTR", BLACK),
+    "evit": ("EViT", PINK),
+    "tome": ("ToMe", PINK),
+}
 TIMES = "Speed-up: median over rounds in turns, batch 50, C++ kernels, part speed of the study"
 
 
@@ -163,8 +173,30 @@ def draw(lines: Lines, path: Path, x_of: Callable[[dict[str, Any]], float | None
                 fontsize=FONT,
             )
         describe(axes, model, label, "accuracy, %")
-        label_ends(axes, ends)
+        label_ends(axes, ends, FONT)
     save(figure, path, note, KEY)
+
+
+def draw_summary(lines: Lines, path: Path) -> None:
+    """Accuracy against FLOPs of our default, the paper's method and the published rivals: the picture of the README."""
+    figure, plots = new_figure(4.2, len(MODELS))
+    for axes, model in zip(plots, MODELS, strict=True):
+        dense = 100 * select(lines, part="methods", model=model, method="dense")[0]["accuracy"]
+        ends = []
+        for method, (title, color) in SUMMARY.items():
+            runs = select(lines, part="methods", model=model, method=method)
+            points = [
+                (100.0, dense),
+                *sorted(((100 * r["exact_share"], 100 * r["accuracy"]) for r in runs), reverse=True),
+            ]
+            ours = method == "hold"
+            axes.plot(*zip(*points, strict=True), color=color, linewidth=3 if ours else 1.3, zorder=2 + ours)
+            ends.append((title, *points[-1], color))
+        axes.set_xlim(101, 49)
+        axes.set_ylim(20, 95)
+        describe(axes, model, "exact FLOPs, % of dense", "accuracy, %")
+        label_ends(axes, ends, FONT + 1)
+    save(figure, path, DATA, {})
 
 
 def saved_flops(line: dict[str, Any]) -> float | None:
@@ -180,6 +212,7 @@ def measured_speedup(lines: Lines) -> Callable[[dict[str, Any]], float | None]:
 
 def main() -> None:
     lines = [line for line in read_results() if "out_of_reach" not in line]
+    draw_summary(lines, DOCS / "accuracy_readme.png")
     draw(lines, DOCS / "accuracy_flops.png", saved_flops, "exact FLOPs saved, %", DATA)
     draw(lines, DOCS / "accuracy_time.png", measured_speedup(lines), "measured speed-up over dense", f"{DATA}\n{TIMES}")
     verdict = (DOCS / "verdict.md").read_text()

@@ -16,7 +16,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.plots import BLACK, BLUE, GREEN, ORANGE, WIDTH, describe, label_ends, new_figure, save
+from benchmarks.plots import BLACK, BLUE, FONT, GREEN, ORANGE, WIDTH, describe, new_figure, save
+from skimba.insight.style import label_ends
 from skimba.ops import native
 from skimba.pruning import paper_schedule
 from skimba.reports.bench import PRUNED, Timing, bench
@@ -63,7 +64,7 @@ def draw_sizes(timings: Sequence[Timing], path: Path, note: str) -> None:
     axes.minorticks_off()
     axes.yaxis.set_major_formatter("{x:g}")
     describe(axes, "Time of one image", "side of the image, pixels", "ms")
-    label_ends(axes, ends, lines=2)
+    label_ends(axes, ends, FONT, lines=2)
     save(figure, path, note, {})
 
 
@@ -80,7 +81,7 @@ def draw_shares(timings: dict[str, list[Timing]], shares: Sequence[float], path:
     ends.append(("by exact FLOPs", shares[-1], promised[-1], BLACK))
     axes.invert_xaxis()
     describe(axes, f"{SHORT.get(dense.model, dense.model)} pruned, {dense.img_size} px", KEPT, "speed-up over dense")
-    label_ends(axes, ends)
+    label_ends(axes, ends, FONT)
     save(figure, path, note, {})
 
 

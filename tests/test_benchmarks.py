@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from benchmarks.plots import spread
 from benchmarks.speed import draw, measure
+from skimba.insight.style import spread
 
 
 def test_speed_is_measured_and_drawn(tmp_path):

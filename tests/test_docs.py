@@ -13,6 +13,7 @@ from skimba.cli._commands import app
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(path for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")) if path.name != "results.md")
+MOST_WORDS = 900  # of the README
 NOT_RUN = "<!-- not run: "  # before a block, with the reason
 
 
@@ -60,6 +61,10 @@ def test_shell_commands_exist(line):
         assert all(f'"{option}"' in source for option in options)
     else:
         assert program in {"pip", "python", "venv", "git", "cd"}
+
+
+def test_the_readme_is_an_introduction():
+    assert len((ROOT / "README.md").read_text().split()) <= MOST_WORDS
 
 
 def test_the_commands_of_the_pages_are_found():

@@ -3,7 +3,8 @@ from PIL import Image
 
 import skimba
 from skimba.insight import trace
-from skimba.insight.drawing import DROPPED, draw_stages, kept_mask, outlines, paint, token_map
+from skimba.insight.drawing import draw_stages, kept_mask, outlines, paint, token_map
+from skimba.insight.style import THEMES
 
 
 def test_the_mask_shows_the_tokens_that_are_left(model, images):
@@ -47,7 +48,7 @@ def test_merged_patches_take_their_mean_and_dropped_ones_fade():
     torch.testing.assert_close(painted[:, :2, :4], mean)
     assert torch.equal(painted[:, :2, 4:], picture[:, :2, 4:])
     assert torch.equal(painted[:, 2:, :2], picture[:, 2:, :2])
-    tint = torch.tensor(DROPPED)[:, None, None]
+    tint = torch.tensor(THEMES["light"].dropped)[:, None, None]
     assert ((painted - tint).abs()[:, 2:, 2:] < (picture - tint).abs()[:, 2:, 2:]).all()
 
 
