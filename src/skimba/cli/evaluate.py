@@ -15,7 +15,7 @@ from skimba.cli._models import find_model, mode_of
 from skimba.cli._options import DataOptions, Json, ModelOptions, RunOptions, Smoke
 from skimba.cli._progress import bar
 from skimba.cost.flops import count_flops
-from skimba.data import Pictures, Selected, open_pictures
+from skimba.data import Pictures, open_pictures, select
 from skimba.data.loading import Rejected, in_order, load_batches
 from skimba.models import TokenModel
 from skimba.runtime.files import check_output
@@ -112,7 +112,7 @@ def _smoke(model: ModelOptions, pictures: DataOptions) -> tuple[TokenModel, Pict
     recipe = read_recipe(model.source).as_smoke()
     test_set = _test_set(pictures, recipe.dense_model(), None)
     network = find_model(recipe, model.pruning, classes=len(test_set.classes), int8=model.int8)
-    return network, Selected(test_set, range(min(len(test_set), SMOKE_PICTURES)))
+    return network, select(test_set, range(min(len(test_set), SMOKE_PICTURES)))
 
 
 def _test_set(given: DataOptions, model: TokenModel, classes: int | None) -> Pictures:

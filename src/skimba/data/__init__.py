@@ -1,5 +1,6 @@
 """Images to train and evaluate on."""
 
+from skimba.data.clips import ClipFiles, find_clips, read_clip_folder
 from skimba.data.coco import Fault, InstanceFiles, describe_faults, read_coco
 from skimba.data.decoding import open_image
 from skimba.data.dense_opening import open_maps, open_objects
@@ -17,8 +18,9 @@ from skimba.data.image_files import (
 from skimba.data.instances import Instance, Instances, Runs, as_coco
 from skimba.data.label_maps import ADE20K_CLASSES, IGNORED, LabelMap, MappedFiles, read_ade20k, read_label_maps
 from skimba.data.labelled import LabelledImages
+from skimba.data.moving import MovingItems
 from skimba.data.opening import open_pictures
-from skimba.data.pictures import CHANNELS, UNKNOWN, Pictures, Selected
+from skimba.data.pictures import CHANNELS, UNKNOWN, Clips, Pictures, Selected, select
 from skimba.data.scene_targets import SceneMaps, SceneObjects
 from skimba.data.scenes import FashionScenes, Scene
 
@@ -31,6 +33,8 @@ __all__ = [
     "MEAN",
     "STD",
     "UNKNOWN",
+    "ClipFiles",
+    "Clips",
     "FashionScenes",
     "Fault",
     "ImageFiles",
@@ -40,6 +44,7 @@ __all__ = [
     "LabelMap",
     "LabelledImages",
     "MappedFiles",
+    "MovingItems",
     "Pictures",
     "Runs",
     "Scene",
@@ -50,6 +55,7 @@ __all__ = [
     "changes",
     "describe_faults",
     "embedded_test_images",
+    "find_clips",
     "find_images",
     "fingerprint",
     "imagenet_classes",
@@ -59,10 +65,12 @@ __all__ = [
     "open_objects",
     "open_pictures",
     "read_ade20k",
+    "read_clip_folder",
     "read_coco",
     "read_idx",
     "read_image_folder",
     "read_label_maps",
     "read_labelled_list",
     "read_shards",
+    "select",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -107,7 +107,13 @@ def read_image_folder(root: str | Path, classes: Sequence[str] | None = None, mo
         FileNotFoundError: no such folder.
         ValueError: no class folders, a class without an image, or a folder that is none of ``classes``.
     """
-    root = Path(root)
+    return ImageFiles(*in_class_folders(Path(root), classes, EXTENSIONS, "image"), mode)
+
+
+def in_class_folders(
+    root: Path, classes: Sequence[str] | None, extensions: Collection[str], what: str
+) -> tuple[list[ImageFile], tuple[str, ...]]:
+    """Files of some kind in one subfolder per class, and the classes' names; see :func:`read_image_folder`."""
     folders = _folders(root)
     if not folders:
         raise ValueError(f"{root} holds no class folders")
@@ -119,12 +125,12 @@ def read_image_folder(root: str | Path, classes: Sequence[str] | None = None, mo
     for folder in folders:
         found = [
             ImageFile(str(one.path), str(one.path.relative_to(root)), number[folder.name], unusable=one.unusable)
-            for one in _images(folder)
+            for one in _files_of(folder, extensions)
         ]
         if all(one.unusable for one in found):
-            raise ValueError(f"class folder {folder} holds no image ({', '.join(sorted(EXTENSIONS))})")
+            raise ValueError(f"class folder {folder} holds no {what} ({', '.join(sorted(extensions))})")
         files += found
-    return ImageFiles(files, names, mode)
+    return files, names
 
 
 def read_labelled_list(root: str | Path, labels: str | Path, classes: Sequence[str], mode: Mode = "RGB") -> ImageFiles:
@@ -152,7 +158,7 @@ def read_labelled_list(root: str | Path, labels: str | Path, classes: Sequence[s
                 f"{labels}, line {place}: {words[1]!r} is no class; known: 0 … {len(classes) - 1}, {_some(classes)}"
             )
         label_of[Path(words[0]).stem] = label
-    found = _images(_existing(root))
+    found = _files_of(_existing(root), EXTENSIONS)
     if unlabelled := [one.path.name for one in found if one.path.stem not in label_of]:
         raise ValueError(f"{labels} has no line for {len(unlabelled)} images of {root}, for instance {unlabelled[0]}")
     if not found:
@@ -228,8 +234,8 @@ def _folders(root: Path) -> list[Path]:
     return [child for child in children if child.is_dir()]
 
 
-def _images(folder: Path) -> list[Found]:
-    return [one for one in walk(folder) if one.unusable or one.path.suffix.lower() in EXTENSIONS]
+def _files_of(folder: Path, extensions: Collection[str]) -> list[Found]:
+    return [one for one in walk(folder) if one.unusable or one.path.suffix.lower() in extensions]
 
 
 def _some(names: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from PIL.Image import Image
 
@@ -42,6 +42,15 @@ class Pictures(Protocol):
         """The picture itself. Raises ValueError if it cannot be read."""
 
 
+@runtime_checkable
+class Clips(Pictures, Protocol):
+    """A data set of clips. ``picture`` gives the frame in the middle."""
+
+    def frames(self, index: int, count: int) -> list[Image]:
+        """``count`` frames from the middles of as many equal parts of the clip, of one size. Raises ValueError if it cannot be
+        read."""
+
+
 @dataclass(frozen=True)
 class Selected:
     """Some pictures of a data set, as a data set."""
@@ -71,3 +80,18 @@ class Selected:
 
     def picture(self, index: int) -> Image:
         return self.of.picture(self.indices[index])
+
+
+@dataclass(frozen=True)
+class SelectedClips(Selected):
+    """Some clips of a data set."""
+
+    of: Clips
+
+    def frames(self, index: int, count: int) -> list[Image]:
+        return self.of.frames(self.indices[index], count)
+
+
+def select(pictures: Pictures, indices: Sequence[int]) -> Selected:
+    """Some pictures, or clips, of a data set, as a data set."""
+    return SelectedClips(pictures, indices) if isinstance(pictures, Clips) else Selected(pictures, indices)

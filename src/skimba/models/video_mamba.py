@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from skimba.layers.patch_embed import FrameEmbed, at_the_start, fit_positions, fit_times
-from skimba.models.variants import HubFile, Variant, check_images
+from skimba.models.variants import SCENES, HubFile, Variant, check_images
 from skimba.models.vim import VisionMamba
 from skimba.tokens import NONE, Layout, Tokens
 
@@ -32,6 +32,7 @@ class VideoMambaClips(VideoMamba):
             :class:`skimba.models.VisionMamba`.
     """
 
+    task = "clips"
     patches = FrameEmbed
 
     def __init__(
@@ -78,6 +79,10 @@ def _image(letter: str, side: int, sizes: dict[str, Any], about: str) -> Variant
     return Variant(VideoMamba, {"img_size": side, **sizes}, file, f"{about} ImageNet top-1 at {side} px (repository).")
 
 
+# Ours, trained on moving items (skimba.data.MovingItems).
+_MICRO = {"img_size": 48, "patch_size": 8, "frames": 8, "embed_dim": 64, "depth": 8, "num_classes": 40}
+
+
 def _clip(letter: str, name: str, sizes: dict[str, Any], about: str) -> Variant:
     file = HubFile("OpenGVLab/VideoMamba", f"videomamba_{letter}16_k400_{name}.pth")
     return Variant(VideoMambaClips, sizes, file, f"{about} Kinetics-400 top-1, 4 clips of 3 crops (repository).")
@@ -111,6 +116,13 @@ VARIANTS = {
     "videomamba_middle_patch16_448": _image("m", 448, _MIDDLE, "75 M parameters, self-distilled, 83.8 %"),
     "videomamba_middle_patch16_576": _image("m", 576, _MIDDLE, "75 M parameters, self-distilled, 84.0 %"),
     "videomamba_base_patch16_224": _image("b", 224, _BASE, "98 M parameters, self-distilled, 82.7 %"),
+    "videomamba_micro": Variant(
+        VideoMambaClips,
+        _MICRO,
+        "videomamba_micro.safetensors",
+        "288 tokens of 8 frames of moving items (48 px, patch 8, three channels, 40 classes); weights come with the package.",
+        SCENES,
+    ),
     **_clips("tiny", "t", _TINY, (76.9, 78.1, 78.8, 79.6, 80.3), "7 M parameters"),
     **_clips("small", "s", _SMALL, (79.3, 80.8, 81.5, 81.8, 82.7), "26 M parameters"),
     **_clips("middle", "m", _MIDDLE, (80.6, 81.9, 82.4, 82.8, 83.3), "74 M parameters"),

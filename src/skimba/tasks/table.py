@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from skimba.tasks.base import Task
 from skimba.tasks.classification import Classification
+from skimba.tasks.clips import ClipClassification
 
 
 class Tasked(Protocol):
@@ -28,4 +29,4 @@ def task_of(model: Tasked) -> Task:
 
 
 # Frozen dataclasses that keep the protocol Task.
-TASKS: dict[str, type[Any]] = {"classification": Classification}
+TASKS: dict[str, type[Any]] = {"classification": Classification, "clips": ClipClassification}

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from skimba.data import CHANNELS, Pictures, Selected
+from skimba.data import CHANNELS, Pictures, select
 from skimba.data.loading import TRIES, Rejected, Wanted, load_batches
 from skimba.models import TokenModel, with_reducer
 from skimba.pruning import prune, read_settings
@@ -66,7 +66,7 @@ def train(
     folder = Path(folder)
     plan = make_plan(recipe, train_set)
     if recipe.smoke:
-        test_set = Selected(test_set, range(min(len(test_set), 2 * recipe.batch_size)))
+        test_set = select(test_set, range(min(len(test_set), 2 * recipe.batch_size)))
     with ExitStack() as held, torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model, teacher = _student_and_teacher(recipe, train_set, local_device(device))
