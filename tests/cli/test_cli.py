@@ -92,7 +92,7 @@ def test_a_schedule_is_found_printed_written_and_given_again(tmp_path, monkeypat
     pictures.mkdir()
     for number, pixels in enumerate(embedded_test_images()[:20].pixels):
         Image.fromarray(pixels[0].numpy()).save(pictures / f"{number:02}.png")
-    options = ["--flops", "0.7", "--images", pictures, "--count", "8", "--out", file]
+    options = ["--flops", "0.7", "--images", pictures, "--count", "2", "--out", file]
     run(monkeypatch, "schedule", "vim_micro", *options)
     shown = capsys.readouterr().out
     settings = read_settings(json.loads(file.read_text()))
