@@ -210,6 +210,26 @@ void conv_backward(const Grid& grid, const Taps& taps, const ConvFlags& flags, c
   k->conv_backward(args, grads, workspace(k->conv_backward_workspace(args)));
 }
 
+using Sampled = std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t>;  // b q m heads c maps points
+
+void sample(const Sampled& sizes, const std::tuple<bool, int>& flags, const std::vector<int64_t>& grids,
+            uintptr_t value, uintptr_t locations, uintptr_t weights, uintptr_t y) {
+  SampleArgs a = {};
+  std::tie(a.b, a.q, a.m, a.heads, a.c, a.maps, a.points) = sizes;
+  std::tie(a.bf16, a.threads) = flags;
+  a.grids = grids.data();
+  a.value = pointer<void>(value);
+  a.locations = pointer<float>(locations);
+  a.weights = pointer<float>(weights);
+  a.y = pointer<void>(y);
+  for (const void* p : {a.value, (const void*)a.locations, (const void*)a.weights, (const void*)a.y})
+    check_given("an operand", p, a.b);
+  check_grids(grids, a.maps, a.m);
+  Turn turn(a.threads);
+  const Kernels* k = in_use;
+  k->sample(a, workspace(k->sample_workspace(a)));
+}
+
 using Normed = std::tuple<int64_t, int64_t, bool, int, float>;  // rows, d, bf16, threads, eps
 
 NormArgs norm_args(const Normed& sizes, uintptr_t x, uintptr_t residual, uintptr_t weight, uintptr_t y,
@@ -308,6 +328,7 @@ NB_MODULE(_native, m) {
   m.def("scan_backward", &scan_backward, Release());
   m.def("conv", &conv, Release());
   m.def("conv_backward", &conv_backward, Release());
+  m.def("sample", &sample, Release());
   m.def("norm", &norm, Release());
   m.def("norm_backward", &norm_backward, Release());
   m.def("quantize_rows", &quantize_rows, Release());

@@ -35,6 +35,16 @@ inline void check_order(const int32_t* order, int64_t rows, int64_t l) {
   }
 }
 
+// The maps must have all the cells and no more: else what lies beyond them would be read.
+inline void check_grids(const std::vector<int64_t>& grids, int64_t maps, int64_t cells) {
+  bool good = (int64_t)grids.size() == 2 * maps;
+  for (size_t i = 0; good && i < grids.size(); i += 2) {
+    good = grids[i] > 0 && grids[i + 1] > 0 && grids[i] <= cells / grids[i + 1];
+    if (good) cells -= grids[i] * grids[i + 1];
+  }
+  if (!good || cells) throw std::invalid_argument("grids must be height and width of maps that have all the cells");
+}
+
 // An empty batch has no memory; all else that an operator cannot do without must have an address.
 inline void check_given(const char* name, const void* address, int64_t batch) {
   if (batch > 0 && !address) throw std::invalid_argument((std::string(name) + " is not given"));

@@ -52,6 +52,18 @@ struct ConvGrads {
   float *weight, *bias;
 };
 
+// Weighted sums of values read bilinearly at any places of several maps, whose cells are rows of heads·c contiguous
+// channels, one map after the other.
+struct SampleArgs {
+  int64_t b, q, m, heads, c, maps, points;
+  bool bf16;
+  int threads;
+  const int64_t* grids;             // height and width of each map
+  const void* value;                // (b m heads c)
+  const float *locations, *weights;  // (b q heads maps points 2): x and y in shares of the map; without the last axis
+  void* y;                          // (b q heads c)
+};
+
 // Residual sum and its RMSNorm; rows of d contiguous channels
 struct NormArgs {
   int64_t rows, d;
@@ -100,6 +112,8 @@ struct Kernels {
   void (*conv)(const ConvArgs&, char* workspace);
   size_t (*conv_backward_workspace)(const ConvArgs&);
   void (*conv_backward)(const ConvArgs&, const ConvGrads&, char* workspace);
+  size_t (*sample_workspace)(const SampleArgs&);
+  void (*sample)(const SampleArgs&, char* workspace);
   void (*norm)(const NormArgs&);
   size_t (*norm_backward_workspace)(const NormArgs&);
   void (*norm_backward)(const NormArgs&, const NormGrads&, char* workspace);

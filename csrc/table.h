@@ -14,6 +14,8 @@ size_t conv_workspace(const ConvArgs&);
 void conv(const ConvArgs&, char* workspace);
 size_t conv_backward_workspace(const ConvArgs&);
 void conv_backward(const ConvArgs&, const ConvGrads&, char* workspace);
+size_t sample_workspace(const SampleArgs&);
+void sample(const SampleArgs&, char* workspace);
 void norm(const NormArgs&);
 size_t norm_backward_workspace(const NormArgs&);
 void norm_backward(const NormArgs&, const NormGrads&, char* workspace);

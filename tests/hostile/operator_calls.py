@@ -12,12 +12,20 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from skimba.ops import add_rms_norm, causal_conv1d, default_backend, depthwise_conv2d, native, selective_scan
+from skimba.ops import (
+    add_rms_norm,
+    causal_conv1d,
+    default_backend,
+    depthwise_conv2d,
+    native,
+    sample_maps,
+    selective_scan,
+)
 
 REFUSALS = (ValueError, TypeError, IndexError, RuntimeError)
 INFINITE = float("inf")
 INDICES = ("order", "source")
-NOT_DIFFERENTIABLE = ("missing", *INDICES)
+NOT_DIFFERENTIABLE = ("missing", "locations", *INDICES)  # between cells the slope jumps, where rounding decides
 
 
 class Call(NamedTuple):
@@ -143,6 +151,19 @@ def a_norm(choose: Chooser) -> Call:
     return Call(add_rms_norm, inputs, {"eps": choose.random.choice((1e-5, 1e-2))}, None)
 
 
+def a_sampling(choose: Chooser) -> Call:
+    b, queries, heads, channels = choose.random.randint(0, 3), choose.size(30), choose.size(5), choose.size(40)
+    grids = [(choose.size(7), choose.size(7)) for _ in range(choose.random.randint(1, 3))]
+    places = (b, queries, heads, len(grids), choose.random.randint(1, 5))
+    inputs = {
+        "value": choose.randn(b, sum(height * width for height, width in grids), heads, channels),
+        "locations": choose.uniform(*places, 2) * 2 - 0.5,
+        "weights": choose.randn(*places),
+    }
+    narrow(choose, inputs, (), (), ("value",), ("weights",), ("value", "weights"))
+    return Call(sample_maps, inputs, {"grids": grids}, None)
+
+
 def narrow(choose: Chooser, inputs: dict[str, Any], *which: tuple[str, ...]) -> None:
     """Some of the inputs in bfloat16, one of ``which``; all of them somewhere else in memory."""
     names = choose.random.choice(which)
@@ -157,7 +178,9 @@ def spoil(choose: Chooser, call: Call) -> Call:
     name = choose.random.choice([name for name, x in inputs.items() if x is not None])
     x = inputs[name]
     kinds = ["dtype", "rank", "longer", "no tensor"]
-    kinds += ["missing"] * (name in ("u", "delta", "A", "B", "C", "x", "weight", "bias"))
+    kinds += ["missing"] * (name in (
+        name in ("u", "delta", "A", "B", "C", "x", "weight", "bias", "value", "locations", "weights")
+    )
     if x.numel():
         kinds += ["negative", "nan"] * (name in ("gap", "step", "hold", "missing"))
         kinds += ["index"] * (2 * (name in INDICES))
@@ -171,7 +194,7 @@ def spoil(choose: Chooser, call: Call) -> Call:
     elif kind == "rank":
         inputs[name] = x[None, None] if choose.chance(0.5) or not x.numel() else x.flatten()[0]
     elif kind == "longer":
-        free = name in ("weight", "source")  # any number of taps and of positions will do
+        free = name in ("weight", "source", "value")  # any number of taps, positions and channels will do
         inputs[name] = torch.cat([x, x.new_zeros(1, *x.shape[1:])]) if free else torch.cat([x, x[..., :1]], dim=-1)
     else:
         place = choose.random.randrange(x.numel())
@@ -183,7 +206,7 @@ def spoil(choose: Chooser, call: Call) -> Call:
 
 def random_call(seed: int) -> Call:
     choose = Chooser(seed)
-    call = choose.random.choice((a_scan, a_scan, a_convolution, a_norm))(choose)
+    call = choose.random.choice((a_scan, a_scan, a_convolution, a_norm, a_sampling))(choose)
     return spoil(choose, call) if choose.chance(0.15) else call
 
 

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from skimba.layers.deformable import DeformableAttention, centres, sample_maps
+from skimba.layers.deformable import DeformableAttention, centres
+from skimba.ops import sample_maps
 
 GRIDS = [(3, 5), (2, 2)]
 

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from skimba.ops import sample_maps
 from skimba.tokens import take
 
 Grid = tuple[int, int]  # height and width of one map
@@ -18,33 +18,6 @@ def centres(grid: Grid, device: torch.device) -> Tensor:
     """``(h*w 2)``: x and y of the centres of a grid's cells in raster order, in shares (0, 1) of its width and height."""
     y, x = ((torch.arange(size, device=device) + 0.5) / size for size in grid)
     return torch.stack([x.expand(*grid), y[:, None].expand(*grid)], -1).flatten(0, 1)
-
-
-def sample_maps(value: Tensor, grids: Sequence[Grid], locations: Tensor, weights: Tensor) -> Tensor:
-    """Weighted sums of values read, bilinearly, at any places of several maps.
-
-    Args:
-        value: ``(b m heads c)``: the cells of all maps, one map after the other, each in raster order.
-        grids: height and width of each map.
-        locations: ``(b q heads maps points 2)``: x and y in shares of a map's width and height; outside of it is zero.
-        weights: ``(b q heads maps points)``.
-
-    Returns:
-        ``(b q heads*c)``.
-
-    Source: the PyTorch form of the operator in github fundamentalvision/Deformable-DETR; same order of sums.
-    """
-    batch, queries, heads = weights.shape[:3]
-    parts = value.split([height * width for height, width in grids], 1)
-    places = 2 * locations - 1  # as grid_sample counts: -1 … 1 from edge to edge
-    read = []
-    for number, (part, grid) in enumerate(zip(parts, grids, strict=True)):
-        maps = part.permute(0, 2, 3, 1).reshape(batch * heads, -1, *grid)
-        where = places[:, :, :, number].transpose(1, 2).flatten(0, 1)  # (b*heads q points 2)
-        read.append(F.grid_sample(maps, where, padding_mode="zeros", align_corners=False))  # (b*heads c q points)
-    share = weights.transpose(1, 2).reshape(batch * heads, 1, queries, -1)
-    total = (torch.cat(read, -1) * share).sum(-1)  # (b*heads c q)
-    return total.view(batch, -1, queries).transpose(1, 2)
 
 
 class DeformableAttention(nn.Module):

@@ -5,6 +5,7 @@ from skimba.ops.backends import BACKENDS, default_backend, native
 from skimba.ops.convolution import causal_conv1d, depthwise_conv2d
 from skimba.ops.int8_linear import int8_linear, int8_weight
 from skimba.ops.observe import observe
+from skimba.ops.sampling import sample_maps
 from skimba.ops.selective_scan import ScanTime, selective_scan
 from skimba.ops.source import mean_shown, show
 
@@ -20,6 +21,7 @@ __all__ = [
     "mean_shown",
     "native",
     "observe",
+    "sample_maps",
     "selective_scan",
     "show",
 ]

@@ -66,4 +66,15 @@ class Int8Inputs(NamedTuple):
     bias: Annotated[Tensor | None, parameter("e")] = None
 
 
-SCAN, CAUSAL, GRID, NORM, INT8 = map(Signature, (ScanInputs, CausalInputs, GridInputs, NormInputs, Int8Inputs))
+class SampleInputs(NamedTuple):
+    """Of :func:`skimba.ops.sample_maps`; ``grids`` holds height and width of each map."""
+
+    value: Annotated[Tensor, data("b m heads c")]
+    locations: Annotated[Tensor, parameter("b q heads maps points 2")]
+    weights: Annotated[Tensor, parameter("b q heads maps points")]
+    grids: list[int]
+
+
+SCAN, CAUSAL, GRID, NORM, INT8, SAMPLE = map(
+    Signature, (ScanInputs, CausalInputs, GridInputs, NormInputs, Int8Inputs, SampleInputs)
+)

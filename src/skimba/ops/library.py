@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from skimba.ops.inputs import CAUSAL, GRID, INT8, NORM, SCAN
+from skimba.ops.inputs import CAUSAL, GRID, INT8, NORM, SAMPLE, SCAN, SampleInputs
 from skimba.ops.operands import Signature
 
 # The low-level interface: the wrapper of `torch.library.custom_op` costs tens of microseconds a call.
@@ -74,13 +74,23 @@ def _differentiate(name: str, gradients: Callable[..., Any], keep: Callable[...,
     torch.library.register_autograd(f"skimba::{name}_backward", refuse, lib=LIBRARY)
 
 
-def _operator(name: str, signature: Signature) -> Operator:
-    """One whose output is like its first operand. Its gradient takes that of the output, the same inputs, and for each
-    differentiable operand whether its gradient is wanted; it gives an empty tensor for each that is not."""
+def _shape_of_first(inputs: Any) -> tuple[int, ...]:
+    return tuple(inputs[0].shape)
+
+
+def _shape_read(s: SampleInputs) -> tuple[int, ...]:
+    (batch, queries), (heads, channels) = s.weights.shape[:2], s.value.shape[2:]
+    return batch, queries, heads * channels
+
+
+def _operator(name: str, signature: Signature, shape: Callable[[Any], tuple[int, ...]] = _shape_of_first) -> Operator:
+    """One whose output has the dtype of its first operand and a ``shape`` found from its inputs. Its gradient takes that of the
+    output, the same inputs, and for each differentiable operand whether its gradient is wanted; it gives an empty tensor for each
+    that is not."""
     places, tensors = signature.differentiable, len(signature.operands)
 
     def fake(x: Tensor, *rest: Any) -> Tensor:
-        return x.new_empty(x.shape)
+        return x.new_empty(shape(signature.inputs(x, *rest)))
 
     def fake_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
         *inputs, wanted = arguments
@@ -157,5 +167,6 @@ def _int8_operator() -> Operator:
 SELECTIVE_SCAN = _operator("selective_scan", SCAN)
 CAUSAL_CONV1D = _operator("causal_conv1d", CAUSAL)
 DEPTHWISE_CONV2D = _operator("depthwise_conv2d", GRID)
+SAMPLE_MAPS = _operator("sample_maps", SAMPLE, _shape_read)
 ADD_RMS_NORM = _norm_operator()
 INT8_LINEAR = _int8_operator()

@@ -9,6 +9,7 @@ from torch import Tensor
 
 FLOATING = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 INDEX = (torch.int32,)
+FLAGS: dict[Any, str] = {bool: "bool", float: "float", list[int]: "int[]"}  # as a schema calls them
 
 
 class Operand(NamedTuple):
@@ -79,7 +80,7 @@ class Signature:
         )
         self.differentiable = tuple(i for i, operand in enumerate(self.operands.values()) if operand.differentiable)
         schema = [f"Tensor{'?' if field.optional else ''} {field.name}" for field in self.fields]
-        schema += [f"{hint.__name__} {name}" for name, hint in hints.items() if name not in tensors]
+        schema += [f"{FLAGS[hint]} {name}" for name, hint in hints.items() if name not in tensors]
         self.schema = ", ".join(schema)
 
     def check(self, inputs: tuple[Any, ...]) -> None:

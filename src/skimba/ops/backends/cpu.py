@@ -14,12 +14,13 @@ from torch import Tensor
 from skimba.ops import library
 from skimba.ops.backends import native, reference
 from skimba.ops.backends.native import _native
-from skimba.ops.inputs import SCAN, CausalInputs, GridInputs, Int8Inputs, NormInputs, ScanInputs
+from skimba.ops.inputs import SCAN, CausalInputs, GridInputs, Int8Inputs, NormInputs, SampleInputs, ScanInputs
 from skimba.ops.library import (
     ADD_RMS_NORM,
     CAUSAL_CONV1D,
     DEPTHWISE_CONV2D,
     INT8_LINEAR,
+    SAMPLE_MAPS,
     SELECTIVE_SCAN,
     Kernels,
     Operator,
@@ -160,6 +161,18 @@ def _convolution(inputs: type[Any], call: Callable[[Any, list[Tensor]], tuple[An
     return forward, backward
 
 
+def sample_maps(*arguments: Any) -> Tensor:
+    s, alive = SampleInputs(*arguments), list[Tensor]()
+    batch, queries, heads, maps, points = s.weights.shape
+    y = s.value.new_empty(batch, queries, heads * s.value.shape[3])
+    sizes = (batch, queries, s.value.shape[1], heads, s.value.shape[3], maps, points)
+    flags = (s.value.dtype == torch.bfloat16, torch.get_num_threads())
+    value = _whole(s.value, s.value.dtype, alive)
+    locations, weights = (_whole(x, torch.float32, alive) for x in (s.locations, s.weights))
+    _native.sample(sizes, flags, s.grids, value, locations, weights, y.data_ptr())
+    return y
+
+
 def add_rms_norm(*arguments: Any) -> tuple[Tensor, Tensor]:
     s, alive = NormInputs(*arguments), list[Tensor]()
     y, total = _empty(s.x, s.x.dtype), _empty(s.x, torch.float32)
@@ -230,6 +243,7 @@ KERNELS: dict[str, Kernels] = {
     SELECTIVE_SCAN.name: (selective_scan, selective_scan_backward),
     CAUSAL_CONV1D.name: _convolution(CausalInputs, _causal_call),
     DEPTHWISE_CONV2D.name: _convolution(GridInputs, _grid_call),
+    SAMPLE_MAPS.name: (sample_maps, reference.KERNELS[SAMPLE_MAPS.name][1]),
     ADD_RMS_NORM.name: (add_rms_norm, add_rms_norm_backward),
     INT8_LINEAR.name: (int8_linear,),
 }

@@ -14,12 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from skimba.ops.inputs import CausalInputs, GridInputs, Int8Inputs, NormInputs, ScanInputs
+from skimba.ops.inputs import CausalInputs, GridInputs, Int8Inputs, NormInputs, SampleInputs, ScanInputs
 from skimba.ops.library import (
     ADD_RMS_NORM,
     CAUSAL_CONV1D,
     DEPTHWISE_CONV2D,
     INT8_LINEAR,
+    SAMPLE_MAPS,
     SELECTIVE_SCAN,
     Kernels,
     Operator,
@@ -152,6 +153,23 @@ def depthwise_conv2d(s: GridInputs) -> Tensor:
     return F.silu(y).permute(0, 2, 3, 1)
 
 
+def sample_maps(s: SampleInputs) -> Tensor:
+    """See :func:`skimba.ops.sample_maps`. In float32 (float64 for such values)."""
+    dtype = torch.promote_types(s.value.dtype, torch.float32)
+    batch, queries, heads = s.weights.shape[:3]
+    grids = list(zip(s.grids[::2], s.grids[1::2], strict=True))
+    parts = s.value.to(dtype).split([height * width for height, width in grids], 1)
+    places = 2 * s.locations.to(dtype) - 1  # as grid_sample counts: -1 … 1 from edge to edge
+    read = []
+    for number, (part, grid) in enumerate(zip(parts, grids, strict=True)):
+        maps = part.permute(0, 2, 3, 1).flatten(0, 1).unflatten(2, grid)
+        where = places[:, :, :, number].transpose(1, 2).flatten(0, 1)  # (b*heads q points 2)
+        read.append(F.grid_sample(maps, where, padding_mode="zeros", align_corners=False))  # (b*heads c q points)
+    share = s.weights.to(dtype).transpose(1, 2).reshape(batch * heads, 1, queries, -1)
+    total = (torch.cat(read, -1) * share).sum(-1)  # (b*heads c q)
+    return total.view(batch, -1, queries).transpose(1, 2).to(s.value.dtype)
+
+
 def add_rms_norm(s: NormInputs) -> tuple[Tensor, Tensor]:
     """See :func:`skimba.ops.add_rms_norm`."""
     total = s.x.to(torch.promote_types(s.x.dtype, torch.float32))
@@ -237,11 +255,12 @@ FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     SELECTIVE_SCAN.name: selective_scan,
     CAUSAL_CONV1D.name: causal_conv1d,
     DEPTHWISE_CONV2D.name: depthwise_conv2d,
+    SAMPLE_MAPS.name: sample_maps,
     ADD_RMS_NORM.name: add_rms_norm,
     INT8_LINEAR.name: int8_linear,
 }
 KERNELS: dict[str, Kernels] = {
-    **{o.name: _kernels(o) for o in (SELECTIVE_SCAN, CAUSAL_CONV1D, DEPTHWISE_CONV2D)},
+    **{o.name: _kernels(o) for o in (SELECTIVE_SCAN, CAUSAL_CONV1D, DEPTHWISE_CONV2D, SAMPLE_MAPS)},
     ADD_RMS_NORM.name: _norm_kernels(),
     INT8_LINEAR.name: (_int8_kernel,),
 }
