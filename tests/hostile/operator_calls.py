@@ -178,7 +178,7 @@ def spoil(choose: Chooser, call: Call) -> Call:
     name = choose.random.choice([name for name, x in inputs.items() if x is not None])
     x = inputs[name]
     kinds = ["dtype", "rank", "longer", "no tensor"]
-    kinds += ["missing"] * (name in (
+    kinds += ["missing"] * (
         name in ("u", "delta", "A", "B", "C", "x", "weight", "bias", "value", "locations", "weights")
     )
     if x.numel():
