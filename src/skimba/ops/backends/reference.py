@@ -165,9 +165,9 @@ def sample_maps(s: SampleInputs) -> Tensor:
         maps = part.permute(0, 2, 3, 1).flatten(0, 1).unflatten(2, grid)
         where = places[:, :, :, number].transpose(1, 2).flatten(0, 1)  # (b*heads q points 2)
         read.append(F.grid_sample(maps, where, padding_mode="zeros", align_corners=False))  # (b*heads c q points)
-    share = s.weights.to(dtype).transpose(1, 2).reshape(batch * heads, 1, queries, -1)
+    share = s.weights.to(dtype).transpose(1, 2).flatten(3).flatten(0, 1)[:, None]
     total = (torch.cat(read, -1) * share).sum(-1)  # (b*heads c q)
-    return total.view(batch, -1, queries).transpose(1, 2).to(s.value.dtype)
+    return total.view(batch, heads * s.value.shape[3], queries).transpose(1, 2).to(s.value.dtype)
 
 
 def add_rms_norm(s: NormInputs) -> tuple[Tensor, Tensor]:
