@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from skimba.data import LabelledImages, MovingItems, find_clips, read_clip_folder, select
+from skimba.data import LabelledImages, MovingItems, find_clips, open_clips, read_clip_folder, select
 from skimba.data.clips import read_frames
 from skimba.models import VideoMambaClips
 from skimba.tasks.clips import ClipClassification
@@ -143,3 +143,20 @@ def test_the_task_reads_clips_and_refuses_pictures(moving):
         task.check(model, moving.items)
     with pytest.raises(ValueError, match="clips are augmented by shifts, got augmentation 'imagenet'"):
         ClipClassification(augmentation="imagenet").training_reader(model)
+
+
+def test_a_list_names_the_classes_of_a_flat_folder(tmp_path):
+    for name in ("x.mp4", "y.mp4"):
+        write_clip(tmp_path / "val" / name, count=3)
+    (tmp_path / "list.csv").write_text("x.mp4 1\ny.mp4 0\n")
+    clips = open_clips(tmp_path, "test", classes=("still", "moving"), labels=tmp_path / "list.csv")
+    assert [(clips.name(i), clips.target(i)) for i in range(2)] == [("x.mp4", 1), ("y.mp4", 0)]
+    (tmp_path / "list.csv").write_text("x.mp4 1\n")
+    with pytest.raises(ValueError, match="has no line for 1 clips of .*, for instance y.mp4"):
+        open_clips(tmp_path, "test", classes=("still", "moving"), labels=tmp_path / "list.csv")
+
+
+def test_what_comes_with_the_package_moves():
+    clips = open_clips(None, "test")
+    assert len(clips) == 1000
+    assert len(clips.classes) == 40

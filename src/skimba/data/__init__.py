@@ -1,6 +1,6 @@
 """Images to train and evaluate on."""
 
-from skimba.data.clips import ClipFiles, find_clips, read_clip_folder
+from skimba.data.clips import ClipFiles, find_clips, read_clip_folder, read_clip_list
 from skimba.data.coco import Fault, InstanceFiles, describe_faults, read_coco
 from skimba.data.decoding import open_image
 from skimba.data.dense_opening import open_maps, open_objects
@@ -19,7 +19,7 @@ from skimba.data.instances import Instance, Instances, Runs, as_coco
 from skimba.data.label_maps import ADE20K_CLASSES, IGNORED, LabelMap, MappedFiles, read_ade20k, read_label_maps
 from skimba.data.labelled import LabelledImages
 from skimba.data.moving import MovingItems
-from skimba.data.opening import open_pictures
+from skimba.data.opening import open_clips, open_pictures
 from skimba.data.pictures import CHANNELS, UNKNOWN, Clips, Pictures, Selected, select
 from skimba.data.scene_targets import SceneMaps, SceneObjects
 from skimba.data.scenes import FashionScenes, Scene
@@ -60,12 +60,14 @@ __all__ = [
     "fingerprint",
     "imagenet_classes",
     "load_fashion_mnist",
+    "open_clips",
     "open_image",
     "open_maps",
     "open_objects",
     "open_pictures",
     "read_ade20k",
     "read_clip_folder",
+    "read_clip_list",
     "read_coco",
     "read_idx",
     "read_image_folder",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from skimba.data.decoding import MOST_PIXELS
-from skimba.data.image_files import ImageFile, ImageFiles, in_class_folders
+from skimba.data.image_files import ImageFile, ImageFiles, in_class_folders, in_list
 from skimba.data.walking import Found, walk
 from skimba.runtime.files import check_regular
 from skimba.runtime.messages import plain
@@ -42,6 +42,12 @@ def read_clip_folder(root: str | Path, classes: Sequence[str] | None = None) -> 
     """A folder with one subfolder of clips per class, as Kinetics is laid out. Raises as
     :func:`~skimba.data.read_image_folder`."""
     return ClipFiles(*in_class_folders(Path(root), classes, EXTENSIONS, "clip"))
+
+
+def read_clip_list(root: str | Path, labels: str | Path, classes: Sequence[str]) -> ClipFiles:
+    """A flat folder of clips and a text file that names their classes. Arguments and errors as of
+    :func:`~skimba.data.read_labelled_list`."""
+    return ClipFiles(in_list(Path(root), Path(labels), classes, EXTENSIONS, "clip"), tuple(classes))
 
 
 def find_clips(paths: Iterable[str | Path]) -> ClipFiles:

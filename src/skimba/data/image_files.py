@@ -145,10 +145,16 @@ def read_labelled_list(root: str | Path, labels: str | Path, classes: Sequence[s
         FileNotFoundError: no such folder or file.
         ValueError: an unknown class, an image without a line, or no image at all.
     """
-    root = Path(root)
+    return ImageFiles(in_list(Path(root), Path(labels), classes, EXTENSIONS, "image"), tuple(classes), mode)
+
+
+def in_list(
+    root: Path, labels: Path, classes: Sequence[str], extensions: Collection[str], what: str
+) -> list[ImageFile]:
+    """Files of some kind in a folder, with the classes that a list gives them; see :func:`read_labelled_list`."""
     number = {name: label for label, name in enumerate(classes)}
     label_of: dict[str, int] = {}
-    for place, line in enumerate(Path(labels).read_text("utf-8", "surrogateescape").splitlines(), 1):
+    for place, line in enumerate(labels.read_text("utf-8", "surrogateescape").splitlines(), 1):
         words = line.replace(",", " ").split()
         if len(words) < 2 or (place == 1 and words[1] not in number and not words[1].isdigit()):
             continue  # an empty line, or the header of a CSV file
@@ -158,13 +164,12 @@ def read_labelled_list(root: str | Path, labels: str | Path, classes: Sequence[s
                 f"{labels}, line {place}: {words[1]!r} is no class; known: 0 … {len(classes) - 1}, {_some(classes)}"
             )
         label_of[Path(words[0]).stem] = label
-    found = _files_of(_existing(root), EXTENSIONS)
+    found = _files_of(_existing(root), extensions)
     if unlabelled := [one.path.name for one in found if one.path.stem not in label_of]:
-        raise ValueError(f"{labels} has no line for {len(unlabelled)} images of {root}, for instance {unlabelled[0]}")
+        raise ValueError(f"{labels} has no line for {len(unlabelled)} {what}s of {root}, for instance {unlabelled[0]}")
     if not found:
-        raise ValueError(f"{root} holds no image ({', '.join(sorted(EXTENSIONS))})")
-    files = [ImageFile(str(one.path), one.path.name, label_of[one.path.stem], unusable=one.unusable) for one in found]
-    return ImageFiles(files, tuple(classes), mode)
+        raise ValueError(f"{root} holds no {what} ({', '.join(sorted(extensions))})")
+    return [ImageFile(str(one.path), one.path.name, label_of[one.path.stem], unusable=one.unusable) for one in found]
 
 
 def read_shards(paths: Sequence[Path], classes: Sequence[str] | None = None, mode: Mode = "RGB") -> ImageFiles:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from skimba.data.clips import ClipFiles, read_clip_folder, read_clip_list
 from skimba.data.fashion_mnist import (
     DEBIAN_FOLDER,
     PREFIX,
@@ -12,11 +14,39 @@ from skimba.data.fashion_mnist import (
     load_fashion_mnist,
 )
 from skimba.data.image_files import imagenet_classes, read_image_folder, read_labelled_list, read_shards
+from skimba.data.moving import MovingItems
 from skimba.data.pictures import Mode, Pictures
 from skimba.data.scenes import FashionScenes
 from skimba.data.shards import SHARD
 
 SPLITS = {"train": ("train",), "test": ("val", "validation", "test")}  # names of a split's folder or of its shards
+
+
+def folder_of_split(root: Path, split: str, what: str) -> Path:
+    """The subfolder that a split's name says, or the folder itself. Raises FileNotFoundError if there is none."""
+    if not root.is_dir():
+        raise FileNotFoundError(f"no folder of {what} at {root}")
+    return next((root / name for name in SPLITS[split] if (root / name).is_dir()), root)
+
+
+def open_clips(
+    path: str | Path | None, split: str, *, classes: Sequence[str] = (), labels: str | Path | None = None
+) -> ClipFiles | MovingItems:
+    """The clips in a folder: class folders in it or in the split's subfolder, or a flat folder with a list of labels.
+    Fashion-MNIST's files, or None for its 1,000 embedded images, make moving items.
+
+    Args:
+        split: ``"train"`` or ``"test"``.
+        classes: the model's, for a list of labels.
+        labels: see :func:`~skimba.data.read_labelled_list`.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`open_pictures`.
+    """
+    if path is None or holds_fashion_mnist(Path(path), split) or Path(path) == DEBIAN_FOLDER:
+        return MovingItems(embedded_test_images() if path is None else load_fashion_mnist(path, split), split)
+    folder = folder_of_split(Path(path), split, "clips")
+    return read_clip_folder(folder) if labels is None else read_clip_list(folder, labels, classes)
 
 
 def open_pictures(
@@ -49,10 +79,7 @@ def open_pictures(
     if path is None or holds_fashion_mnist(Path(path), split) or scenes or Path(path) == DEBIAN_FOLDER:
         items = embedded_test_images() if path is None else load_fashion_mnist(path, split)
         return FashionScenes(items, split).labelled() if scenes else items
-    root = Path(path)
-    if not root.is_dir():
-        raise FileNotFoundError(f"no folder of images at {root}")
-    folder = next((root / name for name in SPLITS[split] if (root / name).is_dir()), root)
+    root, folder = Path(path), folder_of_split(Path(path), split, "images")
     shards = sorted(folder.glob(f"*{SHARD}"))
     if folder == root:
         named = [shard for shard in shards if shard.name.startswith(SPLITS[split])]
