@@ -152,7 +152,7 @@ def test_a_list_names_the_classes_of_a_flat_folder(tmp_path):
     clips = open_clips(tmp_path, "test", classes=("still", "moving"), labels=tmp_path / "list.csv")
     assert [(clips.name(i), clips.target(i)) for i in range(2)] == [("x.mp4", 1), ("y.mp4", 0)]
     (tmp_path / "list.csv").write_text("x.mp4 1\n")
-    with pytest.raises(ValueError, match="has no line for 1 clips of .*, for instance y.mp4"):
+    with pytest.raises(ValueError, match=r"has no line for 1 clips of .*, for instance y\.mp4"):
         open_clips(tmp_path, "test", classes=("still", "moving"), labels=tmp_path / "list.csv")
 
 
