@@ -12,6 +12,7 @@ PACKAGE = Path(skimba.__file__).parent
 # From the top down. A folder may import those after it, and nothing else; what stands in one row does not import each other.
 ROWS = (
     ("cli",),
+    ("explorer",),
     ("reports", "export", "insight"),
     ("training",),
     ("tasks",),

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from skimba.cli import compare, evaluate, export, measuring, predict, publish, train  # noqa: F401, they register themselves
+from skimba.cli import (  # noqa: F401, they register themselves
+    compare,
+    evaluate,
+    explore,
+    export,
+    measuring,
+    predict,
+    publish,
+    train,
+)
 from skimba.cli._app import app
 from skimba.ops import native
 from skimba.runtime.processes import process_group

@@ -15,6 +15,7 @@ COMMANDS = {  # the first line of each command's own help, held to it by a test
     "demo": "Measure the embedded models, dense and pruned, and draw which tokens survive.",
     "doctor": "Show versions, backend, instruction set and threads, and why a backend cannot run.",
     "eval": "Measure a model, dense or pruned, on all pictures, each counted once.",
+    "explore": "Open the explorer: a page on this machine that shows what pruning keeps, changes and costs.",
     "export": "Write a model, dense or pruned, as a file that runs without skimba.",
     "export-weights": "Write a model, dense or pruned, so that skimba.create_model(checkpoint=…) restores it.",
     "flops": "Count a model's multiply-adds for one image, by the published and by the exact convention.",

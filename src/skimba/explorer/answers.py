@@ -1,0 +1,80 @@
+"""What one side says about one picture: its first answers, its tokens stage by stage, what it costs."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from skimba.cost.flops import count_flops
+from skimba.cost.timing import take_turns
+from skimba.explorer.catalogue import Opened
+from skimba.insight.drawing import token_map
+from skimba.insight.trace import trace
+from skimba.models import TokenModel
+from skimba.pruning import Pruner
+from skimba.tasks.classification import TOP
+from skimba.tokens import Tokens
+
+ROUNDS, LEAST_TIME_S = 5, 0.3  # of a timing
+GIGA = 1e9
+
+
+def answer(opened: Opened, model: TokenModel, image: Tensor) -> dict[str, Any]:
+    """``classes`` (first five, best first), ``all`` (every probability) and ``stages`` of one image ``(1 c height width)``."""
+    with torch.inference_mode():
+        probabilities = model(image)[0].float().softmax(0)
+        stages = trace(model, image)
+    best = probabilities.topk(min(TOP, len(probabilities)))
+    classes = [
+        {"number": number, "name": opened.name_of(number), "probability": probability}
+        for number, probability in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    ]
+    afters = [0, *stage_blocks_of(model)]
+    return {
+        "classes": classes,
+        "grid": list(stages[0].grid),
+        "depth": len(model.layers),
+        "classToken": model.class_token_count > 0,
+        "stages": [stage(tokens, after) for tokens, after in zip(stages, afters, strict=True)],
+    }
+
+
+def stage(tokens: Tokens, after: int) -> dict[str, Any]:
+    """The tokens of one image after a block.
+
+    ``home`` has a number for each patch of the grid, in raster order: the patch whose token stands for it; -1 where none does.
+    """
+    positions = torch.arange(tokens.layout.full_length)[None]
+    cells = tokens.layout.image_part(positions).flatten()  # full position of each patch
+    patch = torch.full((tokens.layout.full_length,), -1).scatter(0, cells, torch.arange(len(cells)))
+    token = token_map(tokens)[0].flatten()
+    home = torch.where(token < 0, -1, patch[tokens.position[0][token.clamp(min=0)]])
+    return {"after": after, "tokens": tokens.layout.image_count, "home": home.tolist()}
+
+
+def stage_blocks_of(model: TokenModel) -> list[int]:
+    """After which blocks tokens go, at the image size that the model was made for."""
+    reducer = model.reducer
+    if reducer is None:
+        return []
+    assert isinstance(reducer, Pruner)
+    assert reducer.counts is not None
+    return [b for b, (before, left) in zip(reducer.amounts, pairwise(reducer.counts), strict=True) if left < before]
+
+
+def cost(model: TokenModel) -> dict[str, float]:
+    """Billions of multiply-adds for one image, by both conventions."""
+    return {c: count_flops(model, convention=c).total / GIGA for c in ("exact", "published")}
+
+
+def times(models: Mapping[int, TokenModel], image: Tensor) -> dict[int, float]:
+    """Median milliseconds of each model on the image, warmed up, in turns."""
+    with torch.inference_mode():
+        taken = take_turns({key: partial(model, image) for key, model in models.items()}, ROUNDS, LEAST_TIME_S)
+    return {key: 1e3 * statistics.median(seconds) for key, seconds in taken.items()}
