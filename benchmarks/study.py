@@ -1,9 +1,11 @@
 """The study behind docs/results.md: every method on the embedded models' test images, without training and after fine-tuning.
 
-    python -m benchmarks.study --part methods --part ablations --part scenes --part fine-tuning --part full-pass --part speed
+    python -m benchmarks.study --part methods --part ablations --part sweep --part scenes --part fine-tuning --part full-pass \
+        --part speed
 
 Each finished run is a line of docs/results.jsonl and is not repeated: a killed study goes on where it stopped. On two cores,
-one process for each model, the parts take about 60, 25, 25, 60, 60 and 5 minutes. `python -m benchmarks.report` writes the page.
+one process for each model, the parts take about 60, 40, 20, 25, 60, 60 and 5 minutes. `python -m benchmarks.report` writes the
+page. Runs with `hold 0.1` in their name, or `first order`, hold as skimba 0.1 did.
 """
 
 from __future__ import annotations
@@ -11,112 +13,53 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from benchmarks.compared import (
+    ABLATIONS,
+    CALIBRATED,
+    FINE_TUNED,
+    FINE_TUNING,
+    FINE_TUNING_IMAGES,
+    FULL_PASS,
+    KEPT,
+    METHODS,
+    REDUCTIONS,
+    RENAMED,
+    SEEDS,
+    STAGES,
+    SWEPT,
+    TRAINED,
+    Pruning,
+)
 from skimba.cost.flops import count_flops
 from skimba.data import DEBIAN_FOLDER, FashionScenes, LabelledImages, load_fashion_mnist
 from skimba.models import TokenModel
-from skimba.models.evaluation import accuracy, predict
+from skimba.models.evaluation import predict
 from skimba.ops import native
-from skimba.pruning import METHODS as NAMED
-from skimba.pruning import Drop, Flops, Merge, Method, OutOfReachError, Pairs, Pruner, Target, prune
+from skimba.pruning import Flops, Method, OutOfReachError, Pruner, prune
 from skimba.pruning.calibration import measure
 from skimba.store import create_model
-from skimba.tokens import DECAY, HOLD, NONE, Alignment
 from skimba.training import Recipe, train
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results.jsonl"
 MODELS = ("vim_micro", "plain_mamba_micro")
 SCENE_MODELS = ("vim_micro_patch4_56", "plain_mamba_micro_patch4_56")
-REDUCTIONS = (0.2, 0.3, 0.4, 0.5)  # of the exact FLOPs
-KNOWN = ("evit", "condensed", "tome", "r_meeto", "tor", "mtr", "local", "random", "uniform", "top", "hold")
-METHODS: dict[str, Method] = {
-    **{name: NAMED[name] for name in KNOWN},
-    "top + hold": replace(NAMED["top"], align=HOLD),
-    "r_meeto + hold": replace(NAMED["r_meeto"], align=HOLD),
-    "hold, calibrated": NAMED["hold"],
-}
-CALIBRATED = {"hold, calibrated": 256}  # training images
-TRAINED = {"dyvm": NAMED["dyvm"]}  # knows nothing before its training
-RENAMED = {"evit_sorted": "condensed"}  # methods in older lines of the results
-STAGES = (2, 4, 6)
-KEEP: dict[int, float] = dict.fromkeys(STAGES, 0.7)
-HALF: dict[int, float] = dict.fromkeys(STAGES, 0.5)
-Pruning = tuple[Method, Mapping[int, float] | Target]
-
-
-def _clip(align: Alignment = DECAY, keep: Mapping[int, float] = KEEP, **settings: Any) -> Pruning:
-    """Tokens dropped by a score."""
-    return Method(Drop(**settings), align), keep
-
-
-def _merged(keep: Mapping[int, float] = KEEP, **settings: Any) -> Pruning:
-    """Tokens merged into an owner, held."""
-    return Method(Merge(**settings), HOLD), keep
-
-
-def _hold(reduction: Pairs, schedule: Mapping[int, float] | Target = KEEP) -> Pruning:
-    return replace(NAMED["hold"], reduction=reduction), schedule
-
-
-ABLATIONS: dict[str, Pruning] = {
-    "clip, none": _clip(NONE),
-    "clip, none, conv aligned": _clip(Alignment("none", "zeros")),
-    "clip, decay, conv condensed": _clip(Alignment("decay", "condensed")),
-    "clip, decay (paper)": _clip(),
-    "clip, decay, own Δ̂": _clip(Alignment("decay_own", "zeros")),
-    "clip, decay, bias Δ̂": _clip(Alignment("decay_bias", "zeros")),
-    "clip, hold, conv condensed": _clip(Alignment("hold", "condensed")),
-    "clip, none, conv held": _clip(Alignment("none", "held")),
-    "clip, hold": _clip(HOLD),
-    "clip, hold, merged": _merged(),
-    "clip, hold, merged, owner nearest": _merged(owner="nearest"),
-    "clip, hold, merged, owner similar and near": _merged(owner="similar_near"),
-    **{f"{score}, decay": _clip(score=score) for score in ("no_clip", "l1", "l2", "delta")},
-    "clip from segments, hold, merged": _merged(selection="segments"),
-    "clip from windows, hold, merged": _merged(selection="windows"),
-    "even, hold, merged": _merged(score="even"),
-    "pairs by cosine, hold": _hold(Pairs("sequence", "cosine", once=True)),
-    "pairs by Ward, hold": _hold(Pairs("sequence", "ward", once=True)),
-    "pairs on a checkerboard by Ward, hold": _hold(Pairs("snake", "ward")),
-    "hold at -40 %, pairs of the sequence": _hold(Pairs("sequence", "ward", once=True), Flops(0.6)),
-    "hold at -40 %, three stages": _hold(Pairs("snake", "ward"), Flops(0.6, stages=(1, 2, 3))),
-    "hold at -40 %, whole last block": (replace(NAMED["hold"], head_only=False), Flops(0.6)),
-    "clip, none, 0.5": _clip(NONE, HALF),
-    "clip, hold, 0.5": _clip(HOLD, HALF),
-    "clip, hold, 0.5, owner similar and near": _clip(HOLD, HALF, owner="similar_near"),
-    "clip, hold, 0.5, merged, owner similar and near": _merged(HALF, owner="similar_near"),
-}
-SEEDS = (0, 1, 2)
-FINE_TUNED: dict[str, dict[str, Any]] = {
-    "dense": {},  # what another pass gives the model that nothing was taken from
-    "condensed": {},
-    "top": {},
-    "r_meeto": {"teacher": "dense"},
-    "hold": {},
-    "hold + teacher": {"teacher": "dense"},
-    "dyvm + teacher": {"teacher": "dense"},
-}
-FINE_TUNING_IMAGES = 10_000  # a fixed subset, so that all methods and seeds fit into an hour
-FINE_TUNING: dict[str, Any] = {
-    "epochs": 1,
-    "batch_size": 64,
-    "learning_rate": 3e-4,
-    "dtype": "bf16",
-    "pretrained": True,
-}
-FULL_PASS = {**FINE_TUNING, "learning_rate": 1e-3}  # better than 3e-3 on 10,000 training images left out
 
 
 @dataclass(frozen=True)
 class Run:
-    """One line of the results: what is done, and what of it is unlike other runs."""
+    """One line of the results: what is done, and what of it is unlike other runs.
+
+    ``reduction`` is of the exact FLOPs; in the part ``sweep`` it is of the tokens, after each of the blocks 2, 4 and 6.
+    """
 
     part: str
     model: str
@@ -137,6 +80,12 @@ def ablations() -> Iterator[Run]:
         yield from (Run("ablations", model, method) for method in ABLATIONS)
 
 
+def sweep() -> Iterator[Run]:
+    for model in MODELS:
+        for kept in KEPT:
+            yield from (Run("sweep", model, method, round(1 - kept, 2)) for method in SWEPT)
+
+
 def scenes() -> Iterator[Run]:
     for model in SCENE_MODELS:
         yield Run("scenes", model, "dense")
@@ -153,7 +102,8 @@ def fine_tuning() -> Iterator[Run]:
 def full_pass() -> Iterator[Run]:
     """One pass over all 60,000 training images: three seeds of our best, one of what it is compared with."""
     for model in MODELS:
-        yield from (Run("full-pass", model, "hold + teacher", 0.4, seed) for seed in SEEDS)
+        for method in ("hold + teacher", "hold 0.1 + teacher"):
+            yield from (Run("full-pass", model, method, 0.4, seed) for seed in SEEDS)
         yield from (Run("full-pass", model, method, 0.4) for method in ("dense", "top", "condensed"))
 
 
@@ -179,6 +129,8 @@ def pruning(run: Run) -> Pruning:
     if run.part == "ablations":
         return ABLATIONS[run.method]
     assert run.reduction is not None
+    if run.part == "sweep":
+        return SWEPT[run.method], dict.fromkeys(STAGES, 1 - run.reduction)
     count = CALIBRATED.get(run.method)
     few = None if count is None else images(run.model, "train")[:count].normalised()
     return method_of(run), Flops(1 - run.reduction, images=few)
@@ -194,8 +146,22 @@ def pruned(run: Run) -> TokenModel:
 
 
 def evaluate(run: Run) -> dict[str, Any]:
-    model, test = pruned(run), images(run.model, "test")
-    return {**cost(run, model), "accuracy": accuracy(*predict(model, test.batches(100)))}
+    """Accuracy; and of how many of the ``images`` the answer is right before pruning alone (``lost``), and after it alone."""
+    model = pruned(run)
+    found, before = correct(model, run.model), dense_correct(run.model)
+    changed = {"lost": int((before & ~found).sum()), "gained": int((found & ~before).sum()), "images": len(found)}
+    return {**cost(run, model), "accuracy": found.double().mean().item(), **changed}
+
+
+def correct(model: TokenModel, name: str) -> Tensor:
+    """``(b)`` for every test image whether its class has the largest logit."""
+    logits, labels = predict(model, images(name, "test").batches(100))
+    return logits.argmax(-1) == labels
+
+
+@cache
+def dense_correct(model: str) -> Tensor:
+    return correct(dense(model), model)
 
 
 def fine_tune(run: Run) -> dict[str, Any]:
@@ -230,6 +196,7 @@ def schedule(model: TokenModel) -> dict[int, float]:
 PARTS: dict[str, tuple[Callable[[], Iterator[Run]], Callable[[Run], dict[str, Any]]]] = {
     "methods": (methods, evaluate),
     "ablations": (ablations, evaluate),
+    "sweep": (sweep, evaluate),
     "scenes": (scenes, evaluate),
     "fine-tuning": (fine_tuning, fine_tune),
     "full-pass": (full_pass, fine_tune),
@@ -248,6 +215,7 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--part", action="append", choices=PARTS, help="what to run; all if left out")
     parser.add_argument("--model", action="append", help="only these models, for a process on each core")
     parser.add_argument("--method", action="append", help="only these methods")
+    parser.add_argument("--reduction", action="append", type=float, help="only these reductions")
     parser.add_argument("--seed", action="append", type=int, help="only these seeds")
     arguments = parser.parse_args(given)
     native.keep_freed_memory()
@@ -260,6 +228,7 @@ def main(given: list[str] | None = None) -> None:
                 for names, name in (
                     (arguments.model, run.model),
                     (arguments.method, run.method),
+                    (arguments.reduction, run.reduction),
                     (arguments.seed, run.seed),
                 )
             )

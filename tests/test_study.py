@@ -1,9 +1,11 @@
 import json
 from dataclasses import fields
 
+import numpy as np
 import pytest
 
 from benchmarks import report, study
+from benchmarks.intervals import loss_interval
 from skimba.data import embedded_test_images
 from skimba.pruning import prune
 
@@ -60,3 +62,20 @@ def test_every_run_that_was_measured_is_one_of_the_study():
     assert len(lines) > 300
     for line in lines:
         assert study.Run(**{field.name: line[field.name] for field in fields(study.Run)}) in known
+
+
+def test_an_interval_is_that_of_a_bootstrap_over_the_images():
+    change = np.array([1] * 30 + [-1] * 12 + [0] * 358)  # what each image loses
+    draws = np.random.default_rng(1).integers(len(change), size=(4000, len(change)))
+    expected = np.quantile(100 * change[draws].mean(1), [0.025, 0.975])
+    assert loss_interval(30, 12, 400) == pytest.approx(expected, abs=0.3)
+    assert loss_interval(0, 0, 400) == (0, 0)
+
+
+def test_runs_count_the_images_whose_answer_changes(small):
+    study.main(["--part", "methods", "--method", "condensed", "--method", "dense", "--reduction", "0.5"])
+    (line,) = study.read_results()
+    (dense,) = [study.evaluate(study.Run("methods", "vim_micro", "dense"))]
+    assert (dense["lost"], dense["gained"], dense["images"]) == (0, 0, 40)
+    assert (line["lost"] - line["gained"]) / 40 == pytest.approx(dense["accuracy"] - line["accuracy"])
+    assert line["lost"] > 0

@@ -172,10 +172,11 @@ def test_bipartite_matching_by_loop(class_position):
             torch.testing.assert_close(again.x[image, rank], tokens.x[image, members].mean(0))
 
 
-def test_wards_criterion_by_loop():
+@pytest.mark.parametrize(("name", "cost"), [("ward", 0.0), ("ward_near", 1.0)])
+def test_wards_criterion_by_loop(name, cost):
     tokens = BIPARTITE(some_tokens(), stage(8))
     a, b = torch.tensor([[0, 1]] * 3), torch.tensor([[2, 3, 8]] * 3)
-    got = LIKENESS["ward"](tokens, a, b)
+    got = LIKENESS[name](tokens, a, b)
     sizes = [[(tokens.owner[image] == rank).sum().item() for rank in range(9)] for image in range(3)]
     assert max(map(max, sizes)) > 1
     for image, i, j in itertools.product(range(3), range(2), range(3)):
@@ -183,7 +184,9 @@ def test_wards_criterion_by_loop():
         s, t = sizes[image][one], sizes[image][other]
         cosine = F.cosine_similarity(tokens.stream[image, one], tokens.stream[image, other], dim=0)
         position = tokens.position[image]
-        apart = (position[one] > CLASS).item() != (position[other] > CLASS).item()
+        apart: float = (position[one] > CLASS).item() != (position[other] > CLASS).item()
+        cells = [divmod(p - (p > CLASS), tokens.grid[1]) for p in (position[one].item(), position[other].item())]
+        apart += cost * sum(abs(x - y) / side for x, y, side in zip(*cells, tokens.grid, strict=True))
         assert got[image, i, j].item() == pytest.approx(-(1 - cosine.item() + apart) * s * t / (s + t), abs=1e-6)
 
 
