@@ -128,11 +128,13 @@ def test_meta_tensors_give_shapes(name):
 
 def test_an_unknown_backend_is_refused():
     with (
-        pytest.raises(ValueError, match="backend must be 'auto', 'reference' or 'cpu', got 'cuda'"),
+        pytest.raises(
+            ValueError, match="backend must be 'auto', 'reference', 'cpu', 'triton' or 'mamba_ssm', got 'cuda'"
+        ),
         default_backend("cuda"),
     ):
         pass
-    assert list(BACKENDS) == ["auto", "reference", "cpu"]
+    assert list(BACKENDS) == ["auto", "reference", "cpu", "triton", "mamba_ssm"]
 
 
 @needs_native

@@ -6,7 +6,7 @@ one. What runs is registered by the backends (``backends/``) under torch's dispa
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +56,14 @@ def implement(name: str, key: str, forward: Callable[..., Any], backward: Callab
     LIBRARY.impl(name, forward, key)
     if backward is not None:
         LIBRARY.impl(f"{name}_backward", backward, key)
+
+
+def hand_back(
+    grad: Tensor, grads: Sequence[Tensor | None], inputs: Sequence[Tensor], wanted: Sequence[bool]
+) -> tuple[Tensor, ...]:
+    """What a gradient's kernel returns: in the dtype of what they belong to; an empty tensor for each that is not wanted."""
+    found = zip(grads, inputs, wanted, strict=True)
+    return tuple([g.to(x.dtype) if want and g is not None else grad.new_empty(0) for g, x, want in found])
 
 
 def _define(name: str, schema: str, fake: Callable[..., Any]) -> Any:

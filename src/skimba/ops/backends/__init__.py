@@ -8,13 +8,13 @@ from contextvars import ContextVar
 from typing import Any, Literal
 
 from skimba.ops import library
-from skimba.ops.backends import cpu, native, reference
+from skimba.ops.backends import cpu, mamba_ssm, native, reference, triton
 from skimba.ops.library import Operator
 from skimba.ops.observe import LISTENERS
 
-__all__ = ["BACKENDS", "Backend", "default_backend", "native", "run"]
+__all__ = ["BACKENDS", "Backend", "default_backend", "mamba_ssm", "native", "run", "triton"]
 
-Backend = Literal["auto", "reference", "cpu"]
+Backend = Literal["auto", "reference", "cpu", "triton", "mamba_ssm"]
 
 
 def run(operator: Operator, inputs: Any, backend: Backend) -> Any:
@@ -54,4 +54,10 @@ def _dispatched(operator: Operator, inputs: Any) -> Any:
 
 
 _DEFAULT: ContextVar[Backend] = ContextVar("default_backend", default="auto")
-BACKENDS: dict[str, Callable[[Operator, Any], Any]] = {"auto": _dispatched, "reference": reference.run, "cpu": cpu.run}
+BACKENDS: dict[str, Callable[[Operator, Any], Any]] = {
+    "auto": _dispatched,
+    "reference": reference.run,
+    "cpu": cpu.run,
+    "triton": triton.run,
+    "mamba_ssm": mamba_ssm.run,
+}

@@ -5,7 +5,7 @@ The kernels take float32 and bfloat16; tensors on the CPU of any other dtype go 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from skimba.ops.library import (
     SELECTIVE_SCAN,
     Kernels,
     Operator,
+    hand_back,
     implement,
 )
 
@@ -118,7 +119,7 @@ def selective_scan_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]
         grads.append(None if absent else _empty(inputs[i], dtype if data else torch.float32))
     addresses = tuple([0 if g is None else g.data_ptr() for g in grads])
     _native.scan_backward(*call, _row(grad, dtype, alive), addresses)
-    return _handed_back(grad, grads, [inputs[i] for i, _ in _GRADIENTS], wanted)
+    return hand_back(grad, grads, [inputs[i] for i, _ in _GRADIENTS], wanted)
 
 
 def _conv_call(
@@ -156,7 +157,7 @@ def _convolution(inputs: type[Any], call: Callable[[Any, list[Tensor]], tuple[An
         s, alive = inputs(*given), list[Tensor]()
         grads = [_empty(s.x, s.x.dtype), _empty(s.weight, torch.float32), _empty(s.bias, torch.float32)]
         _native.conv_backward(*call(s, alive), _image(grad, alive), tuple([g.data_ptr() for g in grads]))
-        return _handed_back(grad, grads, given[:3], wanted)
+        return hand_back(grad, grads, given[:3], wanted)
 
     return forward, backward
 
@@ -222,21 +223,8 @@ def _empty(x: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.empty_like(x, dtype=dtype, memory_format=torch.contiguous_format)
 
 
-def _handed_back(
-    grad: Tensor, grads: Sequence[Tensor | None], inputs: Sequence[Any], wanted: list[bool]
-) -> tuple[Tensor, ...]:
-    """In the dtype of what they belong to; an empty tensor for each that is not wanted."""
-    found = zip(grads, inputs, wanted, strict=True)
-    return tuple([g.to(x.dtype) if want and g is not None else grad.new_empty(0) for g, x, want in found])
-
-
-def _or_reference(kernel: Callable[..., Any], other: Callable[..., Any]) -> Callable[..., Any]:
-    """The kernel for the dtypes that it takes."""
-
-    def run_either(x: Tensor, *rest: Any) -> Any:
-        return kernel(x, *rest) if x.dtype in DTYPES else other(x, *rest)
-
-    return run_either
+def _takes(x: Tensor) -> bool:
+    return x.dtype in DTYPES
 
 
 KERNELS: dict[str, Kernels] = {
@@ -250,4 +238,4 @@ KERNELS: dict[str, Kernels] = {
 
 if native.UNAVAILABLE is None:
     for _name, _kernels in KERNELS.items():
-        implement(_name, "CPU", *map(_or_reference, _kernels, reference.KERNELS[_name]))
+        implement(_name, "CPU", *reference.where(_takes, _name, _kernels))

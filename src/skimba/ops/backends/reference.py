@@ -265,5 +265,15 @@ KERNELS: dict[str, Kernels] = {
     INT8_LINEAR.name: (_int8_kernel,),
 }
 
+
+def where(takes: Callable[[Tensor], bool], name: str, kernels: Kernels) -> Kernels:
+    """A backend's kernels for first arguments that they take, the reference for all others."""
+
+    def either(kernel: Callable[..., Any], other: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda x, *rest: kernel(x, *rest) if takes(x) else other(x, *rest)
+
+    return tuple(map(either, kernels, KERNELS[name]))
+
+
 for _name, _kernels_of in KERNELS.items():
     implement(_name, "CompositeExplicitAutograd", *_kernels_of)
