@@ -9,6 +9,7 @@ from skimba.cost.flops import count_flops
 from skimba.pruning import prune, read_settings
 from skimba.training import Recipe, read_recipe
 from tests.cli.test_cli import run
+from tests.data.idx_files import write_fashion_mnist
 from tests.data.scene_tree import write_tree
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
@@ -28,8 +29,24 @@ def tree(tmp_path_factory):
     return write_tree(tmp_path_factory.mktemp("tree"), train=20, test=10)
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_every_recipe_runs_in_small(path, tree, tmp_path, monkeypatch, capsys):
+@pytest.fixture(scope="module")
+def items(tmp_path_factory):
+    """A few items of Fashion-MNIST: scenes for detection and segmentation are made of them."""
+    return write_fashion_mnist(tmp_path_factory.mktemp("items"), train=8, test=8)
+
+
+FAST_DENSE = ("scenes_mask_rcnn_vim_micro", "scenes_upernet_vim_micro")
+
+
+def by_speed(path):
+    dense = "kind =" in path.read_text()
+    return pytest.param(path, marks=[pytest.mark.slow] if dense and path.stem not in FAST_DENSE else [], id=path.stem)
+
+
+@pytest.mark.parametrize("path", [by_speed(path) for path in RECIPES])
+def test_every_recipe_runs_in_small(path, tree, items, tmp_path, monkeypatch, capsys):
+    if "kind =" in path.read_text():
+        tree = items
     grey = path.stem.startswith(("vim_micro", "plain_mamba_micro")) and "56" not in path.stem
     command = next(line for line in path.read_text().splitlines() if line.startswith("# skimba"))
     assert f"recipes/{path.name}" in command
@@ -73,7 +90,7 @@ def test_what_is_given_wins(tmp_path):
             ValueError,
             "unknown key 'learning_rat'; did you mean 'learning_rate'",
         ),
-        ('model = "vim_micro"\nqqq = 1', ValueError, "unknown key 'qqq'; known: model, sizes"),
+        ('model = "vim_micro"\nqqq = 1', ValueError, "unknown key 'qqq'; known: model, kind"),
         ('model = "vim_micro"\nepochs = "3"', TypeError, "epochs must be int, got '3'"),
         ('model = "vim_micro"\nepochs = true', TypeError, "epochs must be int, got True"),
         ('model = "vim_micro"\nprune = 0.5', TypeError, "prune must be table or nothing, got 0.5"),

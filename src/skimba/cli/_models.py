@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from skimba.data.pictures import Mode
+from skimba.dense import DenseModel
+from skimba.dense.model import tokens_of
+from skimba.dense.variants import VARIANTS
 from skimba.models import TokenModel
 from skimba.pruning import prune, read_settings
 from skimba.quantization import quantize
 from skimba.runtime.files import check_regular
 from skimba.store import create_model
+from skimba.store.create import make_model
 from skimba.store.publish import HUB, load_model
 from skimba.training import Recipe, read_recipe
 
@@ -23,8 +27,8 @@ def find_model(
     weights: bool = True,
     classes: int | None = None,
     int8: bool = False,
-) -> TokenModel:
-    """The model of a name, a recipe or a file of save_model; ``pruning`` overrides theirs.
+) -> Any:
+    """The classifier, detector or segmenter of a name, a recipe or a file of save_model; ``pruning`` overrides theirs.
 
     Args:
         weights: whether trained weights matter; a file's are always there.
@@ -35,21 +39,25 @@ def find_model(
         source = read_recipe(source)
     if isinstance(source, Recipe):
         sizes = {} if classes is None else {"num_classes": classes}
-        model = source.dense_model(checkpoint=checkpoint, weights=weights, **sizes)
+        model: Any = source.dense_model(checkpoint=checkpoint, weights=weights, **sizes)
         pruning = pruning or (None if source.prune is None else dict(source.prune))
     elif source.startswith(HUB) or source.endswith(".safetensors"):
         if checkpoint is not None:
             raise ValueError("a model file has its own weights: give a name with --checkpoint")
         model = load_model(source)
+    elif (kind := source.partition(":")[0]) in VARIANTS:
+        name = source.partition(":")[2]
+        published = next(iter(VARIANTS[kind][name].weights), False) if name in VARIANTS[kind] else False
+        model = make_model(kind, name, published if weights and checkpoint is None else False, checkpoint)
     else:
         model = create_model(source, pretrained=weights and checkpoint is None, checkpoint=checkpoint)
     model = model if pruning is None else prune(model, **read_settings(pruning))
     return quantize(model) if int8 else model
 
 
-def mode_of(model: TokenModel) -> Mode:
+def mode_of(model: TokenModel | DenseModel) -> Mode:
     """How pictures are decoded for a model."""
-    return "L" if model.in_chans == 1 else "RGB"
+    return "L" if tokens_of(model).in_chans == 1 else "RGB"
 
 
 def prune_arguments(method: str | None, schedule: str | None) -> dict[str, Any] | None:

@@ -16,7 +16,8 @@ ModelSource = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="A name, for instance vim_small_patch16_224; a recipe.toml; or a .safetensors of train or export-weights.",
+        help="A name, for instance vim_small_patch16_224 or mask_rcnn:plain_mamba_l1; a recipe.toml; or a .safetensors of "
+        "train or export-weights.",
     ),
 ]
 Pruning = Annotated[

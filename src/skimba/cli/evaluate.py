@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 from timm.data import RealLabelsImagenet
+from torchvision.transforms.v2 import functional
 
 from skimba.cli._app import command, print_json, say, warn_of
-from skimba.cli._models import find_model, mode_of
+from skimba.cli._models import find_model
 from skimba.cli._options import DataOptions, Json, ModelOptions, RunOptions, Smoke
+from skimba.cli._pictures import open_split
 from skimba.cli._progress import bar
+from skimba.cli._results import check_results
 from skimba.cost.flops import count_flops
-from skimba.data import Pictures, open_pictures, select
+from skimba.data import Pictures, select
 from skimba.data.loading import Rejected, in_order, load_batches
+from skimba.dense import DenseModel
+from skimba.dense.model import tokens_of
 from skimba.models import TokenModel
 from skimba.runtime.files import check_output
 from skimba.runtime.processes import local_device, rank, world_size
 from skimba.tasks import Classification, Task, predict_all, task_of
 from skimba.tasks.classification import confusion, labelled, real_accuracy, write_confusion
-from skimba.tasks.tables import FORMATS, write_rows
+from skimba.tasks.resumable import Run, predict_rows
 from skimba.training import read_recipe
 
 SMOKE_PICTURES = 8
@@ -34,22 +41,25 @@ class TableOptions:
     """What is written."""
 
     predictions: Annotated[
-        Path | None, typer.Option(help="Write the prediction for each picture (.csv or .parquet).")
+        Path | None,
+        typer.Option(
+            help="Write the prediction for each picture (.csv or .parquet; COCO's .json of a detector; a folder of label maps); "
+            "an interrupted evaluation then resumes."
+        ),
     ] = None
     confusion: Annotated[Path | None, typer.Option(help="Write the confusion matrix, true classes in rows (.csv).")] = (
         None
     )
 
-    def check(self, inputs: list[Path]) -> None:
-        """Raise before any work if a table cannot be written."""
-        for path, suffixes in ((self.predictions, tuple(FORMATS)), (self.confusion, (".csv",))):
-            if path is not None:
-                check_output(path, suffixes, inputs)
+    def check(self, task: Task, inputs: list[Path]) -> None:
+        """Raise before any work if something cannot be written."""
+        if self.predictions is not None:
+            check_results(self.predictions, task, inputs)
+        if self.confusion is not None:
+            check_output(self.confusion, (".csv",), inputs)
 
-    def write(self, task: Task, rows: list[Any], pictures: Pictures) -> None:
+    def write(self, rows: list[Any], pictures: Pictures) -> None:
         """In one process."""
-        if self.predictions is not None and rank() == 0:
-            write_rows(rows, task.row, self.predictions)
         if self.confusion is not None and rank() == 0:
             write_confusion(confusion(labelled(rows), len(pictures.classes)), pictures.classes, self.confusion)
 
@@ -71,22 +81,24 @@ def evaluate(
 
     Without --data: the 1,000 images in the package.
     """
-    tables.check(model.files)
     network, test_set = _smoke(model, pictures) if smoke else _open(model, pictures)
     task = task_of(network)
     if not isinstance(task, Classification) and (real or tables.confusion):
         raise ValueError("--real and --confusion are for classification")
+    tables.check(task, model.files)
     task.check(network, test_set)
     network.to(local_device(how.device))
     started = time.perf_counter()
     with bar("evaluating", -(-len(test_set) // world_size())) as advance:
-        rows, rejected = predict_all(task, network, test_set, batch_size, how.decoders, how.strict, advance)
+        rows, rejected = _predict(
+            task, network, test_set, min(batch_size, task.chunk), how, tables.predictions, advance
+        )
     passed = time.perf_counter() - started
     report = {**task.measure(rows, test_set), "rejected": len(rejected), "images_per_s": len(rows) / passed}
     report["exact_gflops"] = _exact_gflops(task, network, test_set)
     if real:
         report["real"] = real_accuracy(labelled(rows), _real_labels())
-    tables.write(task, rows, test_set)
+    tables.write(rows, test_set)
     _show(task, report, rejected, json_output)
 
 
@@ -102,31 +114,49 @@ def _show(task: Task, report: dict[str, Any], rejected: list[Rejected], as_json:
     warn_of(rejected)
 
 
-def _open(model: ModelOptions, pictures: DataOptions) -> tuple[TokenModel, Pictures]:
+def _predict(
+    task: Task,
+    network: TokenModel | DenseModel,
+    pictures: Pictures,
+    batch_size: int,
+    how: RunOptions,
+    out: Path | None,
+    advance: Callable[[int], None],
+) -> tuple[list[Any], list[Rejected]]:
+    """All rows; with an output, written there, resumably."""
+    if out is None:
+        return predict_all(task, network, pictures, batch_size, how.decoders, how.strict, advance)
+    rows, rejected = predict_rows(
+        Run(task, network, pictures, batch_size, how.decoders, how.strict, on_done=advance), out
+    )
+    if not rows:
+        raise ValueError(f"none of the {len(pictures)} pictures can be read, for instance {rejected[0].reason}")
+    return rows, rejected
+
+
+def _open(model: ModelOptions, pictures: DataOptions) -> tuple[TokenModel | DenseModel, Pictures]:
     network = find_model(model.source, model.pruning, model.checkpoint, int8=model.int8)
-    return network, _test_set(pictures, network, network.num_classes)
+    return network, open_split(network, pictures, "test", pictures.data, network.num_classes)
 
 
-def _smoke(model: ModelOptions, pictures: DataOptions) -> tuple[TokenModel, Pictures]:
+def _smoke(model: ModelOptions, pictures: DataOptions) -> tuple[TokenModel | DenseModel, Pictures]:
     """A narrow version of the model from random weights, and a few pictures of as many classes."""
     recipe = read_recipe(model.source).as_smoke()
-    test_set = _test_set(pictures, recipe.dense_model(), None)
+    test_set = open_split(recipe.dense_model(), pictures, "test", pictures.data)
     network = find_model(recipe, model.pruning, classes=len(test_set.classes), int8=model.int8)
     return network, select(test_set, range(min(len(test_set), SMOKE_PICTURES)))
 
 
-def _test_set(given: DataOptions, model: TokenModel, classes: int | None) -> Pictures:
-    return open_pictures(
-        given.data, "test", mode=mode_of(model), num_classes=classes, labels=given.labels, scenes=given.scenes
-    )
-
-
-def _exact_gflops(task: Task, model: TokenModel, pictures: Pictures) -> float:
-    """For an image; the mean over the first COUNTED where it depends on the image."""
-    images = None
-    if model.reducer is not None and model.reducer.counts_by_image:
+def _exact_gflops(task: Task, model: TokenModel | DenseModel, pictures: Pictures) -> float:
+    """For an image, of a detector or segmenter as large as it is made for; the mean over the first COUNTED where it depends on
+    the image."""
+    images, reducer = None, tokens_of(model).reducer
+    if reducer is not None and reducer.counts_by_image:
         wanted = in_order(min(len(pictures), COUNTED), COUNTED)
         images = next(load_batches(pictures, task.reader(model), wanted, workers=0)).images
+        if isinstance(model, DenseModel):
+            size = list(model.img_size)
+            images = torch.stack([functional.resize(model.pictures.normalize(image), size) for image in images])
         images = images.to(next(model.parameters()).device)
     return count_flops(model, convention="exact", images=images).total / 1e9
 

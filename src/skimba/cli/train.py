@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from skimba.cli._app import command, say, warn, warn_of
-from skimba.cli._models import mode_of
 from skimba.cli._options import DataOptions, RunOptions
+from skimba.cli._pictures import open_split
 from skimba.cli._progress import progress_bar
-from skimba.data import DEBIAN_FOLDER, Pictures, open_pictures
+from skimba.data import DEBIAN_FOLDER, Pictures
 from skimba.training import Progress, Recipe, read_recipe, train
 from skimba.training.checkpoint import CHECKPOINT
 
@@ -65,9 +65,6 @@ def train_command(
 def _open(recipe: Recipe, given: DataOptions) -> tuple[Pictures, Pictures]:
     """The training and the test set."""
     probe = recipe.dense_model(weights=False)  # tells what it takes, before anything is read
-    known = probe.num_classes if recipe.from_weights or "num_classes" in (recipe.sizes or {}) else None
-    folder, mode = given.data or DEBIAN_FOLDER, mode_of(probe)
-    return (
-        open_pictures(folder, "train", mode=mode, num_classes=known, scenes=given.scenes),
-        open_pictures(folder, "test", mode=mode, num_classes=known, scenes=given.scenes, labels=given.labels),
-    )
+    known = probe.num_classes if recipe.has_head or "num_classes" in (recipe.sizes or {}) else None
+    folder = given.data or DEBIAN_FOLDER
+    return open_split(probe, given, "train", folder, known), open_split(probe, given, "test", folder, known)

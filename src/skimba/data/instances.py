@@ -115,6 +115,24 @@ def runs_from(counts: object, height: int, width: int) -> Runs:
     return Runs(height, width, array("I", lengths))
 
 
+def text_of(runs: Runs) -> str:
+    """Runs as COCO's compressed text, the inverse of :func:`runs_from`.
+
+    Source: cocoapi, ``common/maskApi.c``, ``rleToString``.
+    """
+    text: list[str] = []
+    counts = runs.counts
+    for place, length in enumerate(counts):
+        value = length - (counts[place - 2] if place > 2 else 0)
+        more = True
+        while more:
+            bits = value & 0x1F
+            value >>= 5
+            more = value != (-1 if bits & 0x10 else 0)
+            text.append(chr((bits | 0x20 if more else bits) + 48))
+    return "".join(text)
+
+
 def as_coco(pictures: WithInstances) -> dict[str, Any]:
     """The targets of a data set as the JSON that COCO's tools take; ids are places in the data set, and places in its classes.
 

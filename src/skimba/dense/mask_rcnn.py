@@ -34,6 +34,8 @@ class MaskRCNN(DenseModel):
         proposal_rules, region_rules: how proposals and detections are chosen and learned from.
     """
 
+    task = "detection"
+
     def __init__(
         self,
         backbone: DenseBackbone,

@@ -20,12 +20,14 @@ class DenseModel(SharedWeights):
         backbone: a model without a head; what :func:`skimba.prune` prunes.
         pictures: how pictures become a batch.
         num_classes: classes that it tells apart (of objects: without the background).
+        task: what it is for: a key of :data:`skimba.tasks.TASKS`.
         made: its ``kind``, the name of the ``model`` and the ``sizes`` it was made with; empty if it was put together by hand.
     """
 
     backbone: DenseBackbone
     pictures: FitPictures
     num_classes: int
+    task: str
     made: Mapping[str, Any] = {}
 
     def forward_counted(self, images: Tensor) -> None:

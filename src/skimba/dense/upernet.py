@@ -32,6 +32,8 @@ class UperNet(DenseModel):
             multiples of 32; None: left as they are.
     """
 
+    task = "segmentation"
+
     def __init__(
         self,
         backbone: DenseBackbone,

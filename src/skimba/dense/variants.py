@@ -10,11 +10,12 @@ from typing import Any, TypeVar
 from skimba.dense.any_model import last_map, stage_maps
 from skimba.dense.backbones import DenseBackbone
 from skimba.dense.loading import load_dense
-from skimba.dense.mask_rcnn import OFFICIAL_HEADS, MaskRCNN
+from skimba.dense.mask_rcnn import OFFICIAL_HEADS, OFFICIAL_PROPOSALS, OFFICIAL_REGIONS, MaskRCNN
 from skimba.dense.model import DenseModel
 from skimba.dense.necks import FPN, SimplePyramid
 from skimba.dense.plain_mamba import PlainMambaAdapter, PlainMambaStages
-from skimba.dense.regions import HeadSizes
+from skimba.dense.proposals import ProposalRules
+from skimba.dense.regions import HeadSizes, RegionRules
 from skimba.dense.upernet import UperNet
 from skimba.models import PlainMamba, TokenModel
 from skimba.models.registry import list_models, named_model
@@ -48,6 +49,7 @@ class Variant:
         head_sizes: of a detector.
         width, auxiliary_width: of a segmenter's heads.
         anchor_scale: side of a detector's anchors, in strides.
+        proposal_rules, region_rules: how a detector chooses proposals and detections and learns from them.
     """
 
     model: str
@@ -60,6 +62,8 @@ class Variant:
     width: int = 512
     auxiliary_width: int = 256
     anchor_scale: float = 8
+    proposal_rules: ProposalRules = OFFICIAL_PROPOSALS
+    region_rules: RegionRules = OFFICIAL_REGIONS
 
 
 def mask_rcnn(
@@ -101,7 +105,10 @@ def mask_rcnn(
     else:
         backbone = last_map(model)
         neck = SimplePyramid(backbone.channels[0], backbone.strides[0], variant.head_sizes.width)
-    detector = MaskRCNN(backbone, neck, asked["num_classes"], variant.head_sizes, variant.anchor_scale, variant.largest)
+    detector = MaskRCNN(
+        backbone, neck, asked["num_classes"], variant.head_sizes, variant.anchor_scale, variant.largest,
+        variant.proposal_rules, variant.region_rules,
+    )  # fmt: skip
     detector.made = {"kind": "mask_rcnn", "model": name, "sizes": asked}
     return _finished(detector, variant, pretrained, checkpoint, num_classes, restore)
 
@@ -218,6 +225,9 @@ def _official(task: str, number: int) -> HubFile:
 
 ANY = "any"  # how a model is used that has no line of its own
 _MICRO_HEADS = HeadSizes(width=48, rpn=48, box=48, box_hidden=96, mask=48)
+# A scene has up to four items: few proposals hold them all, and cost a hundredth of the official thousand.
+_MICRO_PROPOSALS = ProposalRules(candidates=(100, 50), proposals=(100, 50), learned=64)
+_MICRO_REGIONS = RegionRules(detections=20, learned=32)
 DETECTORS = {
     **{
         f"plain_mamba_l{number}": Variant(
@@ -237,6 +247,8 @@ DETECTORS = {
         prior_width=16,
         head_sizes=_MICRO_HEADS,
         anchor_scale=4,
+        proposal_rules=_MICRO_PROPOSALS,
+        region_rules=_MICRO_REGIONS,
     ),
     "vim_micro": Variant(
         "vim_micro_patch4_56",
@@ -244,6 +256,8 @@ DETECTORS = {
         {"scenes": "mask_rcnn_vim_micro.safetensors"},
         head_sizes=_MICRO_HEADS,
         anchor_scale=8,
+        proposal_rules=_MICRO_PROPOSALS,
+        region_rules=_MICRO_REGIONS,
     ),
     ANY: Variant("", largest=(800, 1333)),
 }

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
+from timm.layers.patch_embed import resample_patch_embed
 from torch import Tensor
 
 from skimba.layers.patch_embed import fit_positions, fit_times
@@ -41,7 +42,7 @@ class LoadReport:
     """What :func:`load_checkpoint` did beyond a plain copy. Lists of parameter names.
 
     Attributes:
-        resized: position embeddings brought to the model's grid.
+        resized: position embeddings brought to the model's grid, patches brought to its size.
         reinitialised: parts of the head that stayed as they were.
         adapted: the first convolution, brought to other image channels.
         ignored: buffers of a moving average beside the weights.
@@ -150,6 +151,7 @@ def load_checkpoint(
     *,
     reset_head: bool = False,
     adapt_channels: bool = False,
+    resize_patches: bool = False,
     weights: str = "model",
 ) -> LoadReport:
     """Load weights into a model, strictly.
@@ -162,6 +164,7 @@ def load_checkpoint(
         path: see :func:`skimba.models.read_state_dict`.
         reset_head: keep the model's own (fresh) head, or none, where the checkpoint's has another number of classes.
         adapt_channels: bring the first convolution to the model's image channels, as timm does.
+        resize_patches: bring the convolution over patches to the model's patch size, as timm does (FlexiViT, arXiv 2212.08013).
         weights: ``"model"`` or ``"ema"``, see :func:`skimba.models.read_state_dict`.
 
     Raises:
@@ -176,7 +179,11 @@ def load_checkpoint(
         del found[name]
     if report.ignored:
         log.info("%s: %d buffers of a moving average are ignored", path, len(report.ignored))
-    head, first_conv = model.parts.head + ".", model.parts.first_conv + ".weight"
+    head = model.parts.head + "."
+    first_conv, patches = model.parts.first_conv + ".weight", model.parts.patches + ".weight"
+    if resize_patches and _differ_in_side(found.get(patches), own[patches]):
+        found[patches] = resample_patch_embed(found[patches], list(own[patches].shape[2:]))
+        report.resized.append(patches)
     for name in [n for n in found if n not in own or found[n].shape != own[n].shape]:
         if reset_head and name.startswith(head):
             del found[name]
@@ -201,6 +208,11 @@ def load_checkpoint(
         raise ValueError(f"{path} holds weights that are not finite (NaN or infinity): {listed(bad)}")
     model.load_state_dict(found)
     return report
+
+
+def _differ_in_side(found: Tensor | None, own: Tensor) -> bool:
+    """Whether two convolutions ``(o c k k)`` have kernels of different sides."""
+    return found is not None and found.dim() == own.dim() == 4 and found.shape[2:] != own.shape[2:]
 
 
 def mismatches(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:

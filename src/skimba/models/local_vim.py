@@ -136,7 +136,7 @@ class LocalVim(TokenModel):
     """
 
     family = "LocalVim"
-    parts = PartNames("layers", "norm_f", "head", "patch_embed.proj")
+    parts = PartNames("layers", "norm_f", "head", "patch_embed.proj", "patch_embed.proj")
     class_token_count = 0
     fixed_by_grid = frozenset({"rope.freqs_cos", "rope.freqs_sin"})
 

@@ -47,7 +47,7 @@ class MambaReg(TokenModel):
     """
 
     family = "Mamba-Reg"
-    parts = PartNames("layers", "norm_f", "head", "patch_embed.proj")
+    parts = PartNames("layers", "norm_f", "head", "patch_embed.proj", "patch_embed.proj")
     class_token_count = 12
     joined = 0  # width of all registers side by side, as the head reads them
     position_extras = staticmethod(no_extras)

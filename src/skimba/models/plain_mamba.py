@@ -103,7 +103,9 @@ class PlainMamba(TokenModel):
         drop_rate: dropout before the head.
     """
 
-    parts = PartNames("backbone.layers", "backbone.ln1", "head.fc", "backbone.patch_embed.stem.0")
+    parts = PartNames(
+        "backbone.layers", "backbone.ln1", "head.fc", "backbone.patch_embed.stem.0", "backbone.patch_embed.projection"
+    )
     class_token_count = 0
 
     def __init__(

@@ -47,7 +47,7 @@ def named_model(
     """A dense model by name; see :func:`skimba.create_model`.
 
     A head of another size than the checkpoint's starts afresh where ``num_classes`` is given, and the first convolution is
-    adapted to other channels where ``in_chans`` is given.
+    adapted to other channels where ``in_chans`` is given; patches are resized where ``patch_size`` is given.
     """
     if name not in MODELS:
         raise ValueError(f"unknown model {name!r}; known: {', '.join(list_models())}")
@@ -61,8 +61,8 @@ def named_model(
     model.pretrained_cfg = {**_as_timm(variant.preprocessing, model), "architecture": name, "sizes": sizes}
     path = fetch(variant.source) if pretrained else checkpoint
     if path is not None:
-        fresh = {"reset_head": "num_classes" in sizes, "adapt_channels": "in_chans" in sizes}
-        load_checkpoint(model, path, weights=weights, **fresh)
+        changed = {"reset_head": "num_classes", "adapt_channels": "in_chans", "resize_patches": "patch_size"}
+        load_checkpoint(model, path, weights=weights, **{name: size in sizes for name, size in changed.items()})
     return model
 
 

@@ -36,6 +36,7 @@ class PartNames:
     norm: str
     head: str
     first_conv: str
+    patches: str  # the convolution that makes a token of a patch
 
 
 class TimmModel(SharedWeights):

@@ -80,7 +80,7 @@ class VisionMamba(TokenModel):
     """
 
     family = "Vim"
-    parts = PartNames("layers", "norm_f", "head", "patch_embed.proj")
+    parts = PartNames("layers", "norm_f", "head", "patch_embed.proj", "patch_embed.proj")
     class_token_count = 1
     position_extras = staticmethod(in_the_middle)
     patches: type[PatchEmbed] = PatchEmbed

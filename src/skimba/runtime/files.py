@@ -67,6 +67,30 @@ def check_output(path: str | Path, suffixes: Sequence[str] = (), inputs: Iterabl
     return path
 
 
+def check_output_folder(path: str | Path, inputs: Iterable[str | Path] = ()) -> Path:
+    """Raise before any work if files could not, or should not, be written into a folder, there or not. Writes nothing.
+
+    Args:
+        inputs: files and folders that the same run reads: the folder must not be one of them.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: something else is there, or one of the inputs.
+        OSError: it cannot be written.
+    """
+    path = Path(path)
+    there = next(place for place in (path.absolute(), *path.absolute().parents) if os.path.lexists(place))
+    if not there.is_dir():
+        raise ValueError(f"{path} must be a folder, or nothing yet, but {there} is a file")
+    if path.exists() and any(os.path.samefile(path, one) for one in inputs if os.path.exists(one)):
+        raise ValueError(f"{path} is an input of the same run; choose another place for the output")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(f"cannot write into {path}: the folder {there} is not writable")
+    return path
+
+
 def write_atomically(path: str | Path, write: Callable[[str], object]) -> None:
     """Write a file so that after a crash at any moment either the old or the new content is there, whole.
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, overload
 
+from skimba.dense import DenseModel
+from skimba.dense.model import tokens_of
 from skimba.models import FeatureMaps, TokenModel
 from skimba.models.registry import as_features, named_model, split_settings
+from skimba.store.description import CLASSIFIER, MAKERS
 from skimba.store.publish import load_model
 
 
@@ -69,3 +73,28 @@ def create_model(
     else:
         model = load_model(checkpoint)
     return as_features(model, features) if features_only else model
+
+
+def make_model(
+    kind: str, name: str, pretrained: bool | str = False, checkpoint: str | Path | None = None, **sizes: Any
+) -> TokenModel | DenseModel:
+    """A classifier, detector or segmenter by name.
+
+    Args:
+        kind: a key of :data:`skimba.store.description.MAKERS`.
+        pretrained: of a classifier whether, of a detector or segmenter whose weights are loaded.
+
+    Raises: as :func:`create_model`, :func:`skimba.mask_rcnn`, :func:`skimba.upernet`.
+    """
+    if kind == CLASSIFIER:
+        return create_model(name, bool(pretrained), checkpoint, **sizes)
+    model: DenseModel = MAKERS[kind](name, pretrained=pretrained or None, checkpoint=checkpoint, **sizes)
+    return model
+
+
+def set_input(model: TokenModel | DenseModel, settings: Mapping[str, Any]) -> None:
+    """Change how a model's pictures are normalised (``mean``, ``std``) and cropped (``crop_pct``)."""
+    tokens_of(model).pretrained_cfg |= settings
+    if isinstance(model, DenseModel):
+        config = model.backbone.pretrained_cfg
+        model.pictures.image_mean, model.pictures.image_std = list(config["mean"]), list(config["std"])

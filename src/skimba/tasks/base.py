@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from PIL.Image import Image
@@ -22,12 +23,21 @@ class Task(Protocol):
 
     Detection, for instance: its reader collates images of several sizes and their boxes into lists; its criterion adds up the
     losses that the model itself returns in training; its rows hold the boxes of a picture; its measure is COCO's, over all rows.
+    ``model`` is the kind of model that names the task.
     """
 
     @property
     def row(self) -> type[Any]:
         """The frozen dataclass of one picture's prediction. It has ``index`` and ``name``; :mod:`skimba.tasks.tables` says
         which types its fields may have."""
+
+    @property
+    def chunk(self) -> int:
+        """Pictures between two saves of a long run: the most that an interruption can cost."""
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """Suffixes of what :meth:`write` writes; an empty one is a folder."""
 
     def check(self, model: nn.Module, pictures: Pictures) -> None:
         """Raise ValueError unless the model fits this data set: its classes, its channels. Reads no picture."""
@@ -61,6 +71,14 @@ class Task(Protocol):
 
     def describe(self, figures: Mapping[str, Any]) -> str:
         """What to print of :meth:`measure`, a few lines."""
+
+    def write(self, rows: Sequence[Any], pictures: Pictures, path: Path) -> None:
+        """Rows of those pictures, in the format that the path's suffix names, atomically (a folder: file by file).
+
+        Raises:
+            ImportError: a package that the format needs is not installed.
+            OSError: it cannot be written.
+        """
 
     def draw(self, picture: Image, row: Any) -> Image:
         """The picture with its prediction drawn on it."""

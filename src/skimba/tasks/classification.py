@@ -14,15 +14,17 @@ from PIL.Image import Image
 from timm.data import Mixup
 from torch import Tensor, nn
 
-from skimba.data import CHANNELS, UNKNOWN, Pictures
+from skimba.data import UNKNOWN, Pictures
 from skimba.data.loading import Batch, ClassReader
 from skimba.data.transforms import evaluation_transform, imagenet_transform, shift_transform
 from skimba.models import TokenModel
 from skimba.runtime.names import escape
 from skimba.tasks.base import Criterion, Forward
-from skimba.tasks.tables import write_csv
+from skimba.tasks.fitting_classes import check_classes, names_of_classes
+from skimba.tasks.tables import FORMATS, write_csv, write_rows
 
 TOP = 5
+CHUNK = 512
 HARDEST = 3  # classes that are named
 
 
@@ -74,23 +76,16 @@ class Classification:
     def row(self) -> type[ClassPrediction]:
         return ClassPrediction
 
+    @property
+    def chunk(self) -> int:
+        return CHUNK
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        return tuple(FORMATS)
+
     def check(self, model: TokenModel, pictures: Pictures) -> None:
-        count = len(pictures.classes)
-        if count != model.num_classes:
-            raise ValueError(
-                f"the pictures have {count} classes, the model {model.num_classes}; "
-                f"sizes.num_classes={count} gives it a fresh head"
-            )
-        channels = CHANNELS[pictures.mode]
-        if channels != model.in_chans:
-            raise ValueError(f"the pictures have {channels} channels, the model takes {model.in_chans}")
-        known = model.pretrained_cfg.get("label_names") or pictures.classes
-        if not all(name.isdigit() for name in pictures.classes):  # numbers stand for any names
-            odd = next(((mine, its) for mine, its in zip(known, pictures.classes, strict=True) if mine != its), None)
-            if odd is not None:
-                raise ValueError(
-                    f"the pictures' classes are not the model's: {odd[1]!r} stands where it has {odd[0]!r}"
-                )
+        check_classes(model, pictures)
 
     def check_targets(self, pictures: Pictures) -> None:
         count = len(pictures.classes)
@@ -170,6 +165,10 @@ class Classification:
         named = ", ".join(f"{name} {share:.1%}" for name, share in hardest)
         return f"{figures['images']} images  top-1 {figures['top1']:.2%}  top-5 {figures['top5']:.2%}\nhardest: {named}"
 
+    def write(self, rows: Sequence[ClassPrediction], pictures: Pictures, path: Path) -> None:
+        """A table."""
+        write_rows(rows, self.row, path)
+
     def draw(self, picture: Image, row: ClassPrediction) -> Image:
         """The most likely class and its probability in the upper left corner."""
         drawn = picture.convert("RGB")
@@ -179,14 +178,6 @@ class Classification:
         draw.rectangle(draw.textbbox((2, 2), text, font_size=size), fill="black")
         draw.text((2, 2), text, fill="white", font_size=size)
         return drawn
-
-
-def names_of_classes(model: TokenModel, pictures: Pictures) -> tuple[str, ...]:
-    """By class number: those that the model's weights came with, or the data set's; none where neither has as many."""
-    for names in (model.pretrained_cfg.get("label_names") or (), pictures.classes):
-        if len(names) == model.num_classes:
-            return tuple(names)
-    return ()
 
 
 def labelled(predictions: Iterable[ClassPrediction]) -> list[ClassPrediction]:

@@ -11,8 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,51 @@ from torch import nn
 from skimba.data import changes, fingerprint
 from skimba.data.loading import Rejected, Wanted
 from skimba.data.pictures import Pictures
+from skimba.dense import DenseModel
+from skimba.dense.model import tokens_of
 from skimba.models import TokenModel
 from skimba.runtime.files import write_text_atomically
 from skimba.runtime.locks import sole_writer
 from skimba.runtime.processes import by_writer, gather, rank, world_size
 from skimba.tasks.base import Task
-from skimba.tasks.running import run
+from skimba.tasks.running import run as predicted
 from skimba.tasks.tables import from_record, record_of, write_rows
 
-CHUNK = 512  # pictures: the most that an interruption can cost
+CHUNK = 512  # pictures: the most that an interruption may cost in any task
 NOTE = "what.json"
 ADDRESS = re.compile(" at 0x[0-9a-f]+")  # of a user-defined function, which differs in every process
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is predicted, by what, and how.
+
+    Attributes:
+        workers: processes that decode.
+        strict: stop at a picture that cannot be read.
+        on_rows: called with the rows of every batch that is predicted, in the process that did, before they are saved.
+        on_done: called with the number of pictures of this process that a step finished.
+    """
+
+    task: Task
+    model: nn.Module
+    pictures: Pictures
+    batch_size: int = 32
+    workers: int = 0
+    strict: bool = False
+    on_rows: Callable[[list[Any]], object] = lambda rows: None
+    on_done: Callable[[int], object] = lambda count: None
+
+    @property
+    def chunk(self) -> int:
+        """Pictures between two saves."""
+        return min(CHUNK, self.task.chunk)
+
+    def batches(self, start: int) -> list[list[Wanted]]:
+        """Of the chunk that begins there."""
+        chunk = range(start, min(start + self.chunk, len(self.pictures)))
+        size = self.batch_size
+        return [[Wanted(i) for i in chunk[first : first + size]] for first in range(0, len(chunk), size)]
 
 
 def predict_files(
@@ -43,11 +78,12 @@ def predict_files(
     batch_size: int = 32,
     workers: int = 0,
     on_done: Callable[[int], object] = lambda count: None,
+    on_rows: Callable[[list[Any]], object] = lambda rows: None,
 ) -> tuple[int, int]:
-    """Predict all pictures into ``out`` (``.csv`` or ``.parquet``); those that cannot be read go to ``OUT.rejects.csv``.
+    """Predict all pictures into ``out`` (one of the task's formats); those that cannot be read go to ``OUT.rejects.csv``.
 
     Args:
-        on_done: called with the number of pictures of this process that a step finished.
+        on_done, on_rows: see :class:`Run`.
 
     Returns:
         How many pictures were predicted and how many rejected.
@@ -56,34 +92,45 @@ def predict_files(
         ValueError: the parts there belong to other pictures or another model.
         OSError: a file cannot be written.
     """
+    run = Run(task, model, pictures, batch_size, workers, on_rows=on_rows, on_done=on_done)
+    with _parts(run, out) as (parts, joined):
+        if joined is None:
+            rows, rejected = _rows(parts, run)
+            joined = len(rows), len(rejected)
+    return joined
+
+
+def predict_rows(run: Run, out: str | Path) -> tuple[list[Any], list[Rejected]]:
+    """As :func:`predict_files`, but the rows and the rejected pictures, in every process: for what is measured on them."""
+    with _parts(run, out) as (parts, _):
+        return _rows(parts, run)
+
+
+@contextmanager
+def _parts(run: Run, out: str | Path) -> Iterator[tuple[Parts, tuple[int, int] | None]]:
+    """The parts of a run, locked, and what :meth:`Parts.begin` said; they are removed at the end if all went well."""
     parts = Parts(Path(out))
     with ExitStack() as held:
         by_writer(lambda: held.enter_context(sole_writer(parts.folder)))
-        return _predict_into(parts, task, model, pictures, batch_size, workers, on_done)
+        yield (
+            parts,
+            by_writer(
+                lambda: parts.begin({"model": digest_of_model(run.model), "pictures": fingerprint(run.pictures)})
+            ),
+        )
+        by_writer(parts.remove)
 
 
-def _predict_into(
-    parts: Parts,
-    task: Task,
-    model: nn.Module,
-    pictures: Pictures,
-    batch_size: int,
-    workers: int,
-    on_done: Callable[[int], object],
-) -> tuple[int, int]:
-    joined = by_writer(lambda: parts.begin({"model": digest_of_model(model), "pictures": fingerprint(pictures)}))
-    if joined is None:
-        starts = range(0, len(pictures), CHUNK)
-        mine = starts[rank() :: world_size()]
-        missing = [start for start in mine if not parts.chunk(start).exists()]
-        for start in set(mine) - set(missing):
-            on_done(min(CHUNK, len(pictures) - start))
-        wanted = [batch for start in missing for batch in _batches(start, len(pictures), batch_size)]
-        _fill(parts, task, model, pictures, wanted, workers, on_done)
-        gather(None)  # all chunks are there
-        joined = by_writer(lambda: parts.join(task.row, starts))
-    by_writer(parts.remove)
-    return joined
+def _rows(parts: Parts, run: Run) -> tuple[list[Any], list[Rejected]]:
+    """Predict what is missing, and write the outputs."""
+    starts = range(0, len(run.pictures), run.chunk)
+    mine = starts[rank() :: world_size()]
+    missing = [start for start in mine if not parts.chunk(start).exists()]
+    for start in set(mine) - set(missing):
+        run.on_done(min(run.chunk, len(run.pictures) - start))
+    _fill(parts, run, missing)
+    gather(None)  # all chunks are there
+    return by_writer(lambda: parts.join(run, starts))
 
 
 class Parts:
@@ -114,17 +161,17 @@ class Parts:
         joined = note.get("joined")
         return (joined[0], joined[1]) if joined and self.out.exists() and self.rejects.exists() else None
 
-    def join(self, kind: type, starts: range) -> tuple[int, int]:
-        """Write the outputs from all chunks; how many pictures were predicted and rejected."""
+    def join(self, run: Run, starts: range) -> tuple[list[Any], list[Rejected]]:
+        """Write the outputs from all chunks; the rows and the rejected pictures."""
         lines = [json.loads(line) for start in starts for line in self.chunk(start).read_text().splitlines()]
-        rows: list[Any] = [from_record(kind, line["row"]) for line in lines if "row" in line]
+        rows: list[Any] = [from_record(run.task.row, line["row"]) for line in lines if "row" in line]
         rejected = [from_record(Rejected, line["rejected"]) for line in lines if "rejected" in line]
-        write_rows(rows, kind, self.out)
+        run.task.write(rows, run.pictures, self.out)
         write_rows(rejected, Rejected, self.rejects)
         note = self._note()
         assert note is not None
         self._write_note({**note, "joined": [len(rows), len(rejected)]})
-        return len(rows), len(rejected)
+        return rows, rejected
 
     def remove(self) -> None:
         """The note is removed last: without it the rest could not be recognised as obsolete."""
@@ -166,11 +213,13 @@ def digest_of_model(model: nn.Module) -> dict[str, str]:
         weights.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
         weights.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     found = {"weights": weights.hexdigest(), "model": type(model).__name__}
-    if isinstance(model, TokenModel):
-        found |= {
-            "preprocessing": repr(sorted(model.pretrained_cfg.items())),
-            "pruning": ADDRESS.sub("", repr(model.reducer)),
-        }
+    if isinstance(model, TokenModel | DenseModel):
+        tokens = tokens_of(model)
+        found["preprocessing"] = repr(sorted(tokens.pretrained_cfg.items()))
+        found["pruning"] = ADDRESS.sub("", repr(tokens.reducer))
+    if isinstance(model, DenseModel):
+        found["preprocessing"] += ADDRESS.sub("", repr((model.img_size, model.pictures)))
+        found["pruning"] += ADDRESS.sub("", f", restore {model.backbone.restore!r}")
     return found
 
 
@@ -180,29 +229,18 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [f"other {part}" for part in odd] + changes(known["pictures"], now["pictures"])
 
 
-def _batches(start: int, count: int, batch_size: int) -> list[list[Wanted]]:
-    """Of the chunk that begins there."""
-    chunk = range(start, min(start + CHUNK, count))
-    return [[Wanted(i) for i in chunk[first : first + batch_size]] for first in range(0, len(chunk), batch_size)]
-
-
-def _fill(
-    parts: Parts,
-    task: Task,
-    model: nn.Module,
-    pictures: Pictures,
-    wanted: list[list[Wanted]],
-    workers: int,
-    on_done: Callable[[int], object],
-) -> None:
-    """Predict the wanted batches, which make up whole chunks, and write each chunk."""
+def _fill(parts: Parts, run: Run, missing: list[int]) -> None:
+    """Predict the chunks that begin there, and write each."""
+    wanted = [batch for start in missing for batch in run.batches(start)]
     records: list[dict[str, Any]] = []
-    for batch, answers in zip(wanted, run(task, model, pictures, wanted, workers), strict=True):
+    answered = predicted(run.task, run.model, run.pictures, wanted, run.workers, run.strict)
+    for batch, answers in zip(wanted, answered, strict=True):
+        run.on_rows(answers.rows)
         records += [{"row": record_of(row)} for row in answers.rows]
         records += [{"rejected": record_of(one)} for one in answers.rejected]
-        on_done(answers.asked)
+        run.on_done(answers.asked)
         last = batch[-1].place
-        if (last + 1) % CHUNK == 0 or last + 1 == len(pictures):
+        if (last + 1) % run.chunk == 0 or last + 1 == len(run.pictures):
             lines = (json.dumps(record) + "\n" for record in records)  # ASCII: any name comes back as it was
-            write_text_atomically(parts.chunk(last - last % CHUNK), "".join(lines))
+            write_text_atomically(parts.chunk(last - last % run.chunk), "".join(lines))
             records = []

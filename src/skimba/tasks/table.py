@@ -7,6 +7,8 @@ from typing import Any, Protocol
 from skimba.tasks.base import Task
 from skimba.tasks.classification import Classification
 from skimba.tasks.clips import ClipClassification
+from skimba.tasks.detection import Detection
+from skimba.tasks.segmentation import Segmentation
 
 
 class Tasked(Protocol):
@@ -29,4 +31,9 @@ def task_of(model: Tasked) -> Task:
 
 
 # Frozen dataclasses that keep the protocol Task.
-TASKS: dict[str, type[Any]] = {"classification": Classification, "clips": ClipClassification}
+TASKS: dict[str, type[Any]] = {
+    "classification": Classification,
+    "clips": ClipClassification,
+    "detection": Detection,
+    "segmentation": Segmentation,
+}

@@ -12,7 +12,8 @@ from skimba.data import Pictures, changes, fingerprint
 from skimba.models.checkpoint import read_plain_data
 from skimba.runtime.files import write_atomically
 from skimba.runtime.processes import by_writer
-from skimba.training.recipe import Recipe, as_plain
+from skimba.training.recipe import Recipe
+from skimba.training.recipe_files import as_plain
 
 CHECKPOINT, WEIGHTS = "checkpoint.pt", "weights.safetensors"
 TYPES: dict[str, Any] = {
@@ -60,7 +61,8 @@ def _read(path: Path, recipe: Recipe, data: Data) -> dict[str, Any] | None:
         state = {**ADDED, **state}
     if not isinstance(state, dict) or not all(isinstance(state.get(name), kind) for name, kind in TYPES.items()):
         raise ValueError(f"{path} is not a checkpoint of this trainer; choose another folder")
-    there, wanted = state["recipe"], as_plain(recipe)
+    # A setting that an older version did not have had its default.
+    there, wanted = {**as_plain(Recipe(recipe.model)), **state["recipe"]}, as_plain(recipe)
     changed = [f"{k}: {there.get(k)} there, {v} asked for" for k, v in wanted.items() if there.get(k) != v]
     if changed:
         raise ValueError(

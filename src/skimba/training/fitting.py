@@ -13,16 +13,17 @@ from typing import Any
 import numpy as np
 import torch
 from timm.optim import create_optimizer_v2
-from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from skimba.data.loading import Batch
+from skimba.dense import DenseModel
 from skimba.models import TokenModel
 from skimba.runtime.processes import all_sum, moved, rank, world_size
 from skimba.tasks import Criterion
 from skimba.training.plan import Plan
+from skimba.training.rates import learning_rates
 from skimba.training.recipe import DTYPES, Recipe
 
 
@@ -38,7 +39,7 @@ class Fitting:
         self,
         recipe: Recipe,
         plan: Plan,
-        model: TokenModel,
+        model: TokenModel | DenseModel,
         criterion: Criterion,
     ) -> None:
         self.recipe, self.plan, self.model, self.criterion = recipe, plan, model, criterion
@@ -49,17 +50,10 @@ class Fitting:
         self.average = ModelEmaV3(model, recipe.ema_decay) if recipe.ema_decay else None
         self.parallel: nn.Module = DistributedDataParallel(model) if world_size() > 1 else model
         self.device = next(model.parameters()).device
-        self.schedule = CosineLRScheduler(
-            self.optimizer,
-            plan.steps,
-            lr_min=recipe.min_learning_rate,
-            warmup_t=int(recipe.warmup_share * plan.steps),
-            warmup_prefix=False,
-            t_in_epochs=False,
-        )
+        self.schedule = learning_rates(self.optimizer, recipe, plan)
 
     @property
-    def result(self) -> TokenModel:
+    def result(self) -> TokenModel | DenseModel:
         """The model that is evaluated and written."""
         return self.model if self.average is None else self.average.module
 

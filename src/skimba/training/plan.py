@@ -65,9 +65,12 @@ def make_plan(recipe: Recipe, train_set: Pictures) -> Plan:
         )
     if (recipe.mixup or recipe.cutmix) and micro_batch_size % 2:
         raise ValueError(f"mixup needs an even number of pictures at once, got micro_batch_size {micro_batch_size}")
-    steps_per_epoch = len(train_set) // recipe.batch_size
-    if steps_per_epoch == 0:
+    whole = len(train_set) // recipe.batch_size
+    if whole == 0:
         raise ValueError(f"batch_size {recipe.batch_size} is more than the {len(train_set)} training images")
+    steps_per_epoch = recipe.steps_per_epoch or whole
+    if steps_per_epoch > whole:
+        raise ValueError(f"steps_per_epoch must be at most {whole}, so many batches are there, got {steps_per_epoch}")
     if recipe.smoke:
         steps_per_epoch = min(steps_per_epoch, SMOKE_STEPS)
     return Plan(

@@ -15,10 +15,13 @@ import torch
 
 from skimba.data import CHANNELS, Pictures, select
 from skimba.data.loading import TRIES, Rejected, Wanted, load_batches
-from skimba.models import TokenModel, with_reducer
+from skimba.dense import DenseModel
+from skimba.dense.model import with_inner_reducer
+from skimba.models import TokenModel
 from skimba.pruning import prune, read_settings
 from skimba.runtime.locks import sole_writer
 from skimba.runtime.processes import by_writer, local_device
+from skimba.store.create import set_input
 from skimba.tasks import Task
 from skimba.training.checkpoint import data_of, load_state
 from skimba.training.fitting import Fitting
@@ -65,8 +68,9 @@ def train(
     """
     folder = Path(folder)
     plan = make_plan(recipe, train_set)
-    if recipe.smoke:
-        test_set = select(test_set, range(min(len(test_set), 2 * recipe.batch_size)))
+    tested = 2 * recipe.batch_size if recipe.smoke else recipe.tested or len(test_set)
+    if tested < len(test_set):
+        test_set = select(test_set, range(tested))
     with ExitStack() as held, torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model, teacher = _student_and_teacher(recipe, train_set, local_device(device))
@@ -86,16 +90,18 @@ def train(
 
 def _student_and_teacher(
     recipe: Recipe, pictures: Pictures, device: torch.device
-) -> tuple[TokenModel, TokenModel | None]:
+) -> tuple[TokenModel | DenseModel, TokenModel | DenseModel | None]:
     """The model to fit, pruned if the recipe says so, and the dense one that teaches it, if any."""
     dense = recipe.dense_model(in_chans=CHANNELS[pictures.mode], num_classes=len(pictures.classes)).to(device)
-    dense.pretrained_cfg["label_names"] = pictures.classes
+    set_input(dense, {"label_names": pictures.classes})
     student = dense if recipe.prune is None else prune(dense, **read_settings(recipe.prune))
-    teacher = None if recipe.teacher is None else copy.deepcopy(with_reducer(dense, None)).eval().requires_grad_(False)
+    teacher = (
+        None if recipe.teacher is None else copy.deepcopy(with_inner_reducer(dense, None)).eval().requires_grad_(False)
+    )
     return student, teacher
 
 
-def _check_pictures(task: Task, model: TokenModel, train_set: Pictures, test_set: Pictures) -> None:
+def _check_pictures(task: Task, model: TokenModel | DenseModel, train_set: Pictures, test_set: Pictures) -> None:
     """Raise before the first epoch if the pictures do not fit the model or each other, or none to test on can be read."""
     if train_set.classes != test_set.classes:
         odd = sorted(set(train_set.classes) ^ set(test_set.classes))

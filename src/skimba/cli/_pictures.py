@@ -1,0 +1,53 @@
+"""From the command line's arguments to the pictures of a task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from skimba.cli._models import mode_of
+from skimba.cli._options import DataOptions
+from skimba.data import Pictures, open_maps, open_objects, open_pictures
+from skimba.dense import DenseModel
+from skimba.models import TokenModel
+
+
+def open_split(
+    model: TokenModel | DenseModel, given: DataOptions, split: str, folder: Path | None, classes: int | None = None
+) -> Pictures:
+    """The pictures of a split for what the model is asked.
+
+    Args:
+        folder: in place of the one given; None: what comes with the package.
+        classes: of a classifier, if they are decided.
+
+    Raises:
+        FileNotFoundError, ValueError: they cannot be used, or an option does not go with the task.
+    """
+    return OPENERS[model.task](model, given, split, folder, classes)
+
+
+def _classes(
+    model: TokenModel | DenseModel, given: DataOptions, split: str, folder: Path | None, classes: int | None
+) -> Pictures:
+    labels = given.labels if split == "test" else None
+    return open_pictures(folder, split, mode=mode_of(model), num_classes=classes, labels=labels, scenes=given.scenes)
+
+
+def _dense(opened: Callable[..., Pictures]) -> Callable[..., Pictures]:
+    def open_dense(
+        model: TokenModel | DenseModel, given: DataOptions, split: str, folder: Path | None, classes: int | None
+    ) -> Pictures:
+        if given.labels is not None:
+            raise ValueError(f"--labels is for classification, and this model is for {model.task}")
+        return opened(folder, split, mode_of(model))
+
+    return open_dense
+
+
+# By task: (model, options, split, folder, classes) -> the pictures. A detector's or segmenter's scenes need no option.
+OPENERS: dict[str, Callable[..., Pictures]] = {
+    "classification": _classes,
+    "detection": _dense(open_objects),
+    "segmentation": _dense(open_maps),
+}
