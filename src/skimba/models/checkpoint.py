@@ -175,15 +175,12 @@ def load_checkpoint(
     (found, told), own = _read(Path(path), weights), model.state_dict()
     check_family(model.family, Path(path), told, found)
     report = LoadReport(ignored=[name for name in found if name.startswith(EMA_BUFFER)])
-    for name in report.ignored:
-        del found[name]
     if report.ignored:
         log.info("%s: %d buffers of a moving average are ignored", path, len(report.ignored))
-    head = model.parts.head + "."
-    first_conv, patches = model.parts.first_conv + ".weight", model.parts.patches + ".weight"
-    if resize_patches and _differ_in_side(found.get(patches), own[patches]):
-        found[patches] = resample_patch_embed(found[patches], list(own[patches].shape[2:]))
-        report.resized.append(patches)
+    found = {name: tensor for name, tensor in found.items() if not name.startswith(EMA_BUFFER)}
+    head, first_conv = model.parts.head + ".", model.parts.first_conv + ".weight"
+    if resize_patches:
+        report.resized.extend(_resize_patches(found, own, model.parts.patches + ".weight"))
     for name in [n for n in found if n not in own or found[n].shape != own[n].shape]:
         if reset_head and name.startswith(head):
             del found[name]
@@ -210,9 +207,14 @@ def load_checkpoint(
     return report
 
 
-def _differ_in_side(found: Tensor | None, own: Tensor) -> bool:
-    """Whether two convolutions ``(o c k k)`` have kernels of different sides."""
-    return found is not None and found.dim() == own.dim() == 4 and found.shape[2:] != own.shape[2:]
+def _resize_patches(found: dict[str, Tensor], own: Mapping[str, Tensor], name: str) -> list[str]:
+    """Bring the convolution ``(o c k k)`` of that name in ``found`` to the side of the model's own; its name if it differed."""
+    if name not in found or not found[name].dim() == own[name].dim() == 4:
+        return []
+    if (side := own[name].shape[2:]) == found[name].shape[2:]:
+        return []
+    found[name] = resample_patch_embed(found[name], list(side))
+    return [name]
 
 
 def mismatches(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
