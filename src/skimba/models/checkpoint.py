@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -177,17 +177,42 @@ def load_checkpoint(
     report = LoadReport(ignored=[name for name in found if name.startswith(EMA_BUFFER)])
     if report.ignored:
         log.info("%s: %d buffers of a moving average are ignored", path, len(report.ignored))
-    found = {name: tensor for name, tensor in found.items() if not name.startswith(EMA_BUFFER)}
+    found = {name: tensor for name, tensor in found.items() if name not in report.ignored}
+    changes = Changes(reset_head, adapt_channels, resize_patches)
+    _adapt(found, own, model, changes, report)
+    if problems := mismatches(found, own):
+        hint = (
+            " (reset_head=True starts the head afresh)" if any(f" {model.parts.head}." in p for p in problems) else ""
+        )
+        raise ValueError(f"{path} does not fit {type(model).__name__}: " + "; ".join(problems) + hint)
+    if bad := [name for name, tensor in found.items() if not torch.isfinite(tensor).all()]:
+        raise ValueError(f"{path} holds weights that are not finite (NaN or infinity): {listed(bad)}")
+    model.load_state_dict(found)
+    return report
+
+
+class Changes(NamedTuple):
+    """What may be changed of a checkpoint (see :func:`load_checkpoint`)."""
+
+    reset_head: bool
+    adapt_channels: bool
+    resize_patches: bool
+
+
+def _adapt(
+    found: dict[str, Tensor], own: Mapping[str, Tensor], model: TokenModel, changes: Changes, report: LoadReport
+) -> None:
+    """Bring what is ``found`` to the shapes of the model's own, where that is allowed."""
     head, first_conv = model.parts.head + ".", model.parts.first_conv + ".weight"
-    if resize_patches:
+    if changes.resize_patches:
         report.resized.extend(_resize_patches(found, own, model.parts.patches + ".weight"))
     for name in [n for n in found if n not in own or found[n].shape != own[n].shape]:
-        if reset_head and name.startswith(head):
+        if changes.reset_head and name.startswith(head):
             del found[name]
             if name in own:
                 found[name] = own[name]
                 report.reinitialised.append(name)
-        elif name in own and name == first_conv and adapt_channels and found[name].dim() == own[name].dim():
+        elif name in own and name == first_conv and changes.adapt_channels and found[name].dim() == own[name].dim():
             found[name] = adapt_input_channels(found[name], model.in_chans)
             report.adapted.append(name)
         elif name in own and name in model.fixed_by_grid:
@@ -198,13 +223,6 @@ def load_checkpoint(
         elif name in own and name == "temporal_pos_embedding" and found[name].shape[::2] == own[name].shape[::2]:
             found[name] = fit_times(found[name], own[name].shape[1])
             report.resized.append(name)
-    if problems := mismatches(found, own):
-        hint = " (reset_head=True starts the head afresh)" if any(f" {head}" in p for p in problems) else ""
-        raise ValueError(f"{path} does not fit {type(model).__name__}: " + "; ".join(problems) + hint)
-    if bad := [name for name, tensor in found.items() if not torch.isfinite(tensor).all()]:
-        raise ValueError(f"{path} holds weights that are not finite (NaN or infinity): {listed(bad)}")
-    model.load_state_dict(found)
-    return report
 
 
 def _resize_patches(found: dict[str, Tensor], own: Mapping[str, Tensor], name: str) -> list[str]:

@@ -30,7 +30,7 @@ from skimba.runtime.files import write_text_atomically
 from skimba.runtime.locks import sole_writer
 from skimba.runtime.processes import by_writer, gather, rank, world_size
 from skimba.tasks.base import Task
-from skimba.tasks.running import run as predicted
+from skimba.tasks.running import run
 from skimba.tasks.tables import from_record, record_of, write_rows
 
 CHUNK = 512  # pictures: the most that an interruption may cost in any task
@@ -92,22 +92,22 @@ def predict_files(
         ValueError: the parts there belong to other pictures or another model.
         OSError: a file cannot be written.
     """
-    run = Run(task, model, pictures, batch_size, workers, on_rows=on_rows, on_done=on_done)
-    with _parts(run, out) as (parts, joined):
+    job = Run(task, model, pictures, batch_size, workers, on_rows=on_rows, on_done=on_done)
+    with _parts(job, out) as (parts, joined):
         if joined is None:
-            rows, rejected = _rows(parts, run)
+            rows, rejected = _rows(parts, job)
             joined = len(rows), len(rejected)
     return joined
 
 
-def predict_rows(run: Run, out: str | Path) -> tuple[list[Any], list[Rejected]]:
+def predict_rows(job: Run, out: str | Path) -> tuple[list[Any], list[Rejected]]:
     """As :func:`predict_files`, but the rows and the rejected pictures, in every process: for what is measured on them."""
-    with _parts(run, out) as (parts, _):
-        return _rows(parts, run)
+    with _parts(job, out) as (parts, _):
+        return _rows(parts, job)
 
 
 @contextmanager
-def _parts(run: Run, out: str | Path) -> Iterator[tuple[Parts, tuple[int, int] | None]]:
+def _parts(job: Run, out: str | Path) -> Iterator[tuple[Parts, tuple[int, int] | None]]:
     """The parts of a run, locked, and what :meth:`Parts.begin` said; they are removed at the end if all went well."""
     parts = Parts(Path(out))
     with ExitStack() as held:
@@ -115,22 +115,22 @@ def _parts(run: Run, out: str | Path) -> Iterator[tuple[Parts, tuple[int, int] |
         yield (
             parts,
             by_writer(
-                lambda: parts.begin({"model": digest_of_model(run.model), "pictures": fingerprint(run.pictures)})
+                lambda: parts.begin({"model": digest_of_model(job.model), "pictures": fingerprint(job.pictures)})
             ),
         )
         by_writer(parts.remove)
 
 
-def _rows(parts: Parts, run: Run) -> tuple[list[Any], list[Rejected]]:
+def _rows(parts: Parts, job: Run) -> tuple[list[Any], list[Rejected]]:
     """Predict what is missing, and write the outputs."""
-    starts = range(0, len(run.pictures), run.chunk)
+    starts = range(0, len(job.pictures), job.chunk)
     mine = starts[rank() :: world_size()]
     missing = [start for start in mine if not parts.chunk(start).exists()]
     for start in set(mine) - set(missing):
-        run.on_done(min(run.chunk, len(run.pictures) - start))
-    _fill(parts, run, missing)
+        job.on_done(min(job.chunk, len(job.pictures) - start))
+    _fill(parts, job, missing)
     gather(None)  # all chunks are there
-    return by_writer(lambda: parts.join(run, starts))
+    return by_writer(lambda: parts.join(job, starts))
 
 
 class Parts:
@@ -161,12 +161,12 @@ class Parts:
         joined = note.get("joined")
         return (joined[0], joined[1]) if joined and self.out.exists() and self.rejects.exists() else None
 
-    def join(self, run: Run, starts: range) -> tuple[list[Any], list[Rejected]]:
+    def join(self, job: Run, starts: range) -> tuple[list[Any], list[Rejected]]:
         """Write the outputs from all chunks; the rows and the rejected pictures."""
         lines = [json.loads(line) for start in starts for line in self.chunk(start).read_text().splitlines()]
-        rows: list[Any] = [from_record(run.task.row, line["row"]) for line in lines if "row" in line]
+        rows: list[Any] = [from_record(job.task.row, line["row"]) for line in lines if "row" in line]
         rejected = [from_record(Rejected, line["rejected"]) for line in lines if "rejected" in line]
-        run.task.write(rows, run.pictures, self.out)
+        job.task.write(rows, job.pictures, self.out)
         write_rows(rejected, Rejected, self.rejects)
         note = self._note()
         assert note is not None
@@ -229,18 +229,18 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [f"other {part}" for part in odd] + changes(known["pictures"], now["pictures"])
 
 
-def _fill(parts: Parts, run: Run, missing: list[int]) -> None:
+def _fill(parts: Parts, job: Run, missing: list[int]) -> None:
     """Predict the chunks that begin there, and write each."""
-    wanted = [batch for start in missing for batch in run.batches(start)]
+    wanted = [batch for start in missing for batch in job.batches(start)]
     records: list[dict[str, Any]] = []
-    answered = predicted(run.task, run.model, run.pictures, wanted, run.workers, run.strict)
+    answered = run(job.task, job.model, job.pictures, wanted, job.workers, job.strict)
     for batch, answers in zip(wanted, answered, strict=True):
-        run.on_rows(answers.rows)
+        job.on_rows(answers.rows)
         records += [{"row": record_of(row)} for row in answers.rows]
         records += [{"rejected": record_of(one)} for one in answers.rejected]
-        run.on_done(answers.asked)
+        job.on_done(answers.asked)
         last = batch[-1].place
-        if (last + 1) % run.chunk == 0 or last + 1 == len(run.pictures):
+        if (last + 1) % job.chunk == 0 or last + 1 == len(job.pictures):
             lines = (json.dumps(record) + "\n" for record in records)  # ASCII: any name comes back as it was
-            write_text_atomically(parts.chunk(last - last % run.chunk), "".join(lines))
+            write_text_atomically(parts.chunk(last - last % job.chunk), "".join(lines))
             records = []
