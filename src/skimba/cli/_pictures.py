@@ -8,7 +8,9 @@ from pathlib import Path
 from skimba.cli._models import mode_of
 from skimba.cli._options import DataOptions
 from skimba.data import Pictures, open_maps, open_objects, open_pictures
+from skimba.data.opening import open_clips
 from skimba.dense import DenseModel
+from skimba.dense.model import tokens_of
 from skimba.models import TokenModel
 
 
@@ -34,6 +36,13 @@ def _classes(
     return open_pictures(folder, split, mode=mode_of(model), num_classes=classes, labels=labels, scenes=given.scenes)
 
 
+def _clips(
+    model: TokenModel | DenseModel, given: DataOptions, split: str, folder: Path | None, classes: int | None
+) -> Pictures:
+    names = tokens_of(model).pretrained_cfg.get("label_names") or ()
+    return open_clips(folder, split, classes=names, labels=given.labels)
+
+
 def _dense(opened: Callable[..., Pictures]) -> Callable[..., Pictures]:
     def open_dense(
         model: TokenModel | DenseModel, given: DataOptions, split: str, folder: Path | None, classes: int | None
@@ -48,6 +57,7 @@ def _dense(opened: Callable[..., Pictures]) -> Callable[..., Pictures]:
 # By task: (model, options, split, folder, classes) -> the pictures. A detector's or segmenter's scenes need no option.
 OPENERS: dict[str, Callable[..., Pictures]] = {
     "classification": _classes,
+    "clips": _clips,
     "detection": _dense(open_objects),
     "segmentation": _dense(open_maps),
 }
