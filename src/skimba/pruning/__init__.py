@@ -6,6 +6,7 @@ from skimba.pruning.likeness import LIKENESS
 from skimba.pruning.method import METHODS, Method
 from skimba.pruning.owners import OWNER
 from skimba.pruning.pairs import WALK, Pairs
+from skimba.pruning.partners import PARTNERS
 from skimba.pruning.pruner import Pruner
 from skimba.pruning.reduction import Reduction, Stage
 from skimba.pruning.schedule import (
@@ -30,6 +31,7 @@ __all__ = [
     "LIKENESS",
     "METHODS",
     "OWNER",
+    "PARTNERS",
     "SCORE",
     "SELECTION",
     "STAGES",

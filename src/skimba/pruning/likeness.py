@@ -1,7 +1,7 @@
 """How alike two tokens are: which pairs merge first. A function is one entry of :data:`LIKENESS`.
 
-Every function takes ``(tokens, a, b)`` — the tokens after a block, places ``a (b i)`` and ``b (b j)`` of some of them — and
-returns ``(b i j)``, the larger the sooner they merge.
+Every function takes ``(tokens, a, b)`` — the tokens after a block, places ``a (b i)`` of some of them, and ``b (b j)`` of others
+or ``b (b i j)``, for each of ``a`` its own — and returns ``(b i j)``, the larger the sooner they merge.
 """
 
 from __future__ import annotations
@@ -20,7 +20,15 @@ APART_COST = 1.0  # chosen on 600 training images of Fashion-MNIST and 500 fashi
 
 def _cosine(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
     unit = F.normalize(x.float(), dim=-1)
-    return take(unit, a) @ take(unit, b).transpose(1, 2)
+    if b.dim() == 2:
+        return take(unit, a) @ take(unit, b).transpose(1, 2)
+    return (opposite(unit, b) @ take(unit, a)[..., None]).squeeze(-1)
+
+
+def opposite(x: Tensor, b: Tensor) -> Tensor:
+    """``x (b l ...)`` of the tokens ``b (b j)`` or ``(b i j)``, as it stands beside that of ``a (b i)``: ``(b 1 j ...)`` or
+    ``(b i j ...)``."""
+    return take(x, b)[:, None] if b.dim() == 2 else take(x, b.flatten(1)).unflatten(1, b.shape[1:])
 
 
 def cosine(tokens: Tokens, a: Tensor, b: Tensor) -> Tensor:
@@ -46,7 +54,7 @@ def ward_near(tokens: Tokens, a: Tensor, b: Tensor) -> Tensor:
     """As :func:`ward`, where the distance grows by APART_COST for each side of the grid that lies between. Ours: an owner that
     takes over positions far away moves what they said to another place of every scan."""
     apart = sum(
-        (take(place, a)[:, :, None] - take(place, b)[:, None]).abs() / side
+        (take(place, a)[:, :, None] - opposite(place, b)).abs() / side
         for place, side in zip(grid_place(tokens), tokens.grid, strict=True)
     )
     return _by_size(tokens, a, b, 1 - cosine(tokens, a, b) + _share_between(tokens, a, b) + APART_COST * apart)
@@ -57,7 +65,7 @@ def _by_size(tokens: Tokens, a: Tensor, b: Tensor, distance: Tensor) -> Tensor:
     size = tokens.layout.size
     if size is None:
         return -distance / 2
-    size_a, size_b = take(size, a)[:, :, None], take(size, b)[:, None]
+    size_a, size_b = take(size, a)[:, :, None], opposite(size, b)
     return -distance * (size_a * size_b / (size_a + size_b))
 
 
@@ -66,14 +74,14 @@ def _share_between(tokens: Tokens, a: Tensor, b: Tensor) -> Tensor | int:
     if not (count := len(tokens.layout.extras)):
         return 0
     before = tokens.extras_before
-    return (take(before, a)[:, :, None] - take(before, b)[:, None]).abs().to(tokens.x.dtype) / count
+    return (take(before, a)[:, :, None] - opposite(before, b)).abs().to(tokens.x.dtype) / count
 
 
 def local(tokens: Tokens, a: Tensor, b: Tensor) -> Tensor:
     """Cosine of the stream; pairs of different windows of WINDOW x WINDOW positions come after all others. In the spirit of
     STORM (arXiv 2606.19932), which reduces rows and columns of local windows."""
     window = local_window(tokens)
-    apart = take(window, a)[:, :, None] != take(window, b)[:, None]
+    apart = take(window, a)[:, :, None] != opposite(window, b)
     return cosine(tokens, a, b) - 2.0 * apart
 
 

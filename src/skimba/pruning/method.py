@@ -178,7 +178,9 @@ METHODS: dict[str, Method] = {
     for name, method in {
         # Ours: every position keeps an owner; step and convolution follow; the neighbours that cost least merge, early; what
         # nobody reads is not computed.
-        "hold": Method(Pairs(walk="snake", likeness="ward_near"), align=HOLD, stages="early", head_only=True),
+        "hold": Method(
+            Pairs("snake", "ward_near", partners="near_of_many"), align=HOLD, stages="early", head_only=True
+        ),
         # Zhan et al., "Exploring Token Pruning in Vision State Space Models", NeurIPS 2024.
         "top": Method(Drop("clip"), align=DECAY),
         # The same without its alignment; with this score it is also EViT (below) in scan order.

@@ -11,6 +11,7 @@ from torch import Tensor
 from skimba.pruning.choices import choose, named
 from skimba.pruning.likeness import LIKENESS, Likeness
 from skimba.pruning.owners import heirs
+from skimba.pruning.partners import PARTNERS, Partners
 from skimba.pruning.reduction import Reduction, Stage, kept_places, partition
 from skimba.tokens import Tokens, take
 from skimba.tokens.layout import walk_steps
@@ -28,6 +29,7 @@ class Pairs(Reduction):
     Attributes:
         walk: a key of :data:`WALK`, or a function ``tokens -> (b m)``: places of the image tokens.
         likeness: a key of :data:`LIKENESS` or a function: which pairs merge first.
+        partners: a key of :data:`PARTNERS` or a function: which odd tokens an even one is compared with.
         once: as published: a schedule may not ask a stage for more than one matching takes out (but for one token, where a
             share of one half is rounded).
         order: ``"scan"``, or ``"sides"``: all even image tokens that are left stand before the odd ones: ToMe as it is, which
@@ -38,10 +40,12 @@ class Pairs(Reduction):
     likeness: str | Likeness = "ward"
     once: bool = False
     order: str = "scan"
+    partners: str | Partners = "all"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "walk", named(WALK, self.walk, "walk"))
         object.__setattr__(self, "likeness", named(LIKENESS, self.likeness, "likeness"))
+        object.__setattr__(self, "partners", named(PARTNERS, self.partners, "partners"))
         if not isinstance(self.once, bool):
             raise TypeError(f"once must be True or False, got {self.once!r}")
         if self.order not in ("scan", "sides"):
@@ -65,9 +69,9 @@ class Pairs(Reduction):
         return image[:, ::2], image[:, 1::2]
 
     def likenesses(self, tokens: Tokens, sources: Tensor, targets: Tensor) -> Tensor:
-        """``(b i j)``."""
+        """``(b i j)`` with ``targets (b j)``, the same for all, or ``(b i j)``, for each its own."""
         found: Tensor = choose(LIKENESS, self.likeness, "likeness")(tokens, sources, targets)
-        wanted = (*sources.shape, targets.shape[1])
+        wanted = (*sources.shape, targets.shape[-1])
         if found.shape != wanted:
             raise ValueError(f"a likeness must be one number for each pair, {wanted}, got {tuple(found.shape)}")
         return found
@@ -82,20 +86,27 @@ class Pairs(Reduction):
         odd, image = take(odd, kept_places(tokens, reduced)), reduced.image_places
         return reduced.rearrange(image, take(image, take(odd, image).argsort(dim=1, stable=True)))
 
-    def _match(self, tokens: Tokens, pairs: int, stage: Stage) -> Tokens:
+    def best(self, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor]:
+        """``(b i)`` each: places of the tokens that may go, how alike they and their best partner are, and its place."""
         sources, targets = self.sides(tokens)
-        likeness, partner = self.likenesses(tokens, sources, targets).max(-1)
+        partners = choose(PARTNERS, self.partners, "partners")(tokens, sources, targets)
+        likeness, number = self.likenesses(tokens, sources, partners).max(-1)
+        own = partners.dim() == 3
+        return sources, likeness, partners.gather(-1, number[..., None])[..., 0] if own else take(partners, number)
+
+    def _match(self, tokens: Tokens, pairs: int, stage: Stage) -> Tokens:
+        sources, likeness, partner = self.best(tokens)
         merged = likeness.argsort(dim=1, descending=True, stable=True)[:, :pairs]
         gone = take(sources, merged)
         goes = torch.zeros(tokens.x.shape[:2], dtype=torch.bool, device=gone.device).scatter(1, gone, True)
         rank = (~goes).long().cumsum(1) - 1  # place of every kept token among the kept ones
         kept, _ = partition(goes, pairs)
-        owner = take(rank, take(targets, take(partner, merged)))
+        owner = take(rank, take(partner, merged))
         return tokens.merge(kept, heirs(kept, gone, owner), stage.alignment)
 
     def weights(self, tokens: Tokens, stage: Stage) -> Tensor:
         """``(b m)``: how much less alike each token on one side and its best partner are than the likest pair."""
-        likeness = self.likenesses(tokens, *self.sides(tokens)).amax(-1).float()
+        likeness = self.best(tokens)[1].float()
         return likeness.amax(1, keepdim=True) - likeness
 
 
