@@ -22,28 +22,12 @@
 #include <tuple>
 #include <vector>
 
-#include "checks.h"
-#include "kernels.h"
+#include "launch.h"
 
 namespace nb = nanobind;
 using namespace skimba;
 
 namespace {
-
-std::vector<const Kernels*> runnable() {  // best last
-  std::vector<const Kernels*> found = {&baseline::kernels};
-#if defined(SKIMBA_X86)
-  __builtin_cpu_init();
-  bool fma = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  if (fma) found.push_back(&avx2::kernels);
-  if (fma && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-    found.push_back(&avx512::kernels);
-#endif
-  return found;
-}
-
-std::atomic<const Kernels*> in_use{runnable().back()};
 
 std::vector<std::string> variants() {
   std::vector<std::string> names;
@@ -55,35 +39,6 @@ void use_variant(const std::string& name) {
   for (const Kernels* k : runnable())
     if (name == k->name) return in_use.store(k);
   throw nb::value_error(("this CPU cannot run the variant '" + name + "'").c_str());
-}
-
-// Python threads that run kernels at once share the cores: each takes its part. Results do not depend on the number of
-// threads.
-std::atomic<int> running{0};
-struct Turn {
-  explicit Turn(int& threads) {
-    int part = threads / ++running;
-    threads = part > 1 ? part : 1;
-  }
-  ~Turn() { --running; }
-  Turn(const Turn&) = delete;
-};
-
-struct Free {
-  void operator()(char* p) const { ::operator delete(p, std::align_val_t(64)); }
-};
-
-// Scratch of the calling thread, kept from call to call: mapping it anew would cost more than many kernels.
-char* workspace(size_t size) {
-  thread_local std::unique_ptr<char, Free> memory;
-  thread_local size_t capacity = 0;
-  if (size > capacity) {
-    memory.reset();
-    capacity = 0;
-    memory.reset(static_cast<char*>(::operator new(size, std::align_val_t(64))));
-    capacity = size;
-  }
-  return memory.get();
 }
 
 using Operand = std::tuple<uintptr_t, int64_t, int64_t>;  // address, batch stride, token stride
@@ -109,17 +64,7 @@ ScanArgs scan_args(const Sizes& s, const Flags& f, const ScanRows& given, const 
   a.delta_bias = pointer<float>(parameters[2]);
   a.order = pointer<int32_t>(std::get<0>(order));
   a.order_batch = std::get<1>(order);
-  check_given("u", a.u.data, a.b);
-  check_given("delta", a.delta.data, a.b);
-  check_given("A", a.A, a.b);
-  check_given("B", a.B.data, a.b);
-  check_given("C", a.C.data, a.b);
-  if (a.order) check_order(a.order, a.order_batch ? a.b : 1, a.l);
-  const float largest = std::numeric_limits<float>::max();
-  check_times("gap", a.gap, a.b, a.l, a.gap_per_channel ? a.e : 1, INFINITY);
-  check_times("step", a.step, a.b, a.l, 1, largest);
-  check_times("missing", a.missing, a.b, a.l, 1, largest);
-  check_times("hold", a.hold, a.b, a.l, 1, largest);
+  check_scan(a);
   return a;
 }
 
@@ -127,10 +72,7 @@ void scan(const Sizes& s, const Flags& f, const ScanRows& given, const ScanParam
           uintptr_t y) {
   ScanArgs args = scan_args(s, f, given, parameters, order);
   args.y = pointer<void>(y);
-  check_given("y", args.y, args.b);
-  Turn turn(args.threads);
-  const Kernels* k = in_use;
-  k->scan(args, workspace(k->scan_workspace(args)));
+  run_scan(args);
 }
 
 using ScanOutputs = std::array<uintptr_t, 11>;  // u delta A B C D z delta_bias gap step hold; 0 where there is none
@@ -174,13 +116,7 @@ ConvArgs conv_args(const Grid& grid, const Taps& taps, const ConvFlags& flags, c
   a.source = pointer<int32_t>(source);
   a.weight = pointer<float>(weight);
   a.bias = pointer<float>(bias);
-  check_given("x", a.x, a.b);
-  check_given("weight", a.weight, a.b);
-  check_given("bias", a.bias, a.b);
-  for (int64_t i = 0; a.source && i < a.b * a.h * a.w; ++i)
-    if (a.source[i] < -1 || a.source[i] >= a.tokens)
-      throw std::out_of_range("source must be -1 ... " + std::to_string(a.tokens - 1) + ", got " +
-                              std::to_string(a.source[i]));
+  check_conv(a);
   return a;
 }
 
@@ -188,10 +124,7 @@ void conv(const Grid& grid, const Taps& taps, const ConvFlags& flags, const Imag
           const ConvParameters& parameters, uintptr_t y) {
   ConvArgs args = conv_args(grid, taps, flags, x, shown, parameters);
   args.y = pointer<void>(y);
-  check_given("y", args.y, args.b);
-  Turn turn(args.threads);
-  const Kernels* k = in_use;
-  k->conv(args, workspace(k->conv_workspace(args)));
+  run_conv(args);
 }
 
 using ConvOutputs = std::tuple<uintptr_t, uintptr_t, uintptr_t>;  // gradients of x, weight, bias
@@ -248,11 +181,7 @@ NormArgs norm_args(const Normed& sizes, uintptr_t x, uintptr_t residual, uintptr
 }
 
 void norm(const Normed& sizes, uintptr_t x, uintptr_t residual, uintptr_t weight, uintptr_t y, uintptr_t total) {
-  NormArgs args = norm_args(sizes, x, residual, weight, y, total);
-  for (const void* p : {args.x, (const void*)args.weight, (const void*)args.y, (const void*)args.total})
-    check_given("an operand", p, args.rows);
-  Turn turn(args.threads);
-  in_use.load()->norm(args);
+  run_norm(norm_args(sizes, x, residual, weight, y, total));
 }
 
 void norm_backward(const Normed& sizes, uintptr_t total, uintptr_t weight, uintptr_t grad_y, uintptr_t grad_total,

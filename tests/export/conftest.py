@@ -16,6 +16,22 @@ METHODS = {
 }
 
 
+def stock():
+    return pytest.importorskip("onnxruntime").SessionOptions()
+
+
+def ours():
+    options = stock()
+    try:
+        options.register_custom_ops_library(str(skimba.export.ort_library()))
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    return options
+
+
+KERNELS = {"functions": stock, "ours": ours}  # what runs skimba's operators in onnxruntime
+
+
 def tiny(family, way, **sizes):
     torch.manual_seed(0)
     model = randomise(TINY[family](**sizes))

@@ -1,4 +1,4 @@
-"""The ONNX functions compute what the operators compute, with every option, in stock onnxruntime."""
+"""The operators in onnxruntime, as functions and as our library, with every option, compute what they compute here."""
 
 from itertools import combinations
 
@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from skimba.ops import add_rms_norm, causal_conv1d, depthwise_conv2d, selective_scan
+from tests.export.conftest import KERNELS, ours
 from tests.ops.scan_inputs import relative_error, scan_inputs
 
 onnx = pytest.importorskip("onnx")
@@ -28,11 +29,18 @@ def model_of(function, inputs, **attributes):
     return helper.make_model(graph, opset_imports=imports, functions=[function.proto(18)], ir_version=8)
 
 
-def run(function, inputs, options=None, **attributes):
-    model = model_of(function, inputs, **attributes)
-    onnx.checker.check_model(model, full_check=True)
-    session = runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return [torch.from_numpy(y) for y in session.run(None, {name: x.numpy() for name, x in inputs.items()})]
+@pytest.fixture(params=KERNELS)
+def run(request):
+    """Runs a function in onnxruntime: one of its own operators, or ours."""
+
+    def run_in(function, inputs, **attributes):
+        model = model_of(function, inputs, **attributes)
+        onnx.checker.check_model(model, full_check=True)
+        options = KERNELS[request.param]()
+        session = runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return [torch.from_numpy(y) for y in session.run(None, {name: x.numpy() for name, x in inputs.items()})]
+
+    return run_in
 
 
 def scan_case(given, length=17, **sizes):
@@ -52,7 +60,7 @@ def subsets():
 
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("given", list(subsets()))
-def test_a_scan_is_that_of_the_operators(given, reverse):
+def test_a_scan_is_that_of_the_operators(run, given, reverse):
     inputs = scan_case(given)
     expected = selective_scan(**inputs, reverse=reverse)
     if "gap" in given:
@@ -61,7 +69,7 @@ def test_a_scan_is_that_of_the_operators(given, reverse):
     assert relative_error(got, expected) < 2e-6
 
 
-def test_a_gap_may_be_infinite_or_differ_by_channel_and_an_order_be_shared():
+def test_a_gap_may_be_infinite_or_differ_by_channel_and_an_order_be_shared(run):
     inputs = scan_case(("gap", "order"), gap_per_channel=True)
     inputs["gap"][:, 5] = torch.inf
     inputs["order"] = inputs["order"][0]
@@ -72,7 +80,7 @@ def test_a_gap_may_be_infinite_or_differ_by_channel_and_an_order_be_shared():
 
 
 @pytest.mark.parametrize("time", [1e-6, 1.0, 300.0])
-def test_a_step_may_be_tiny_or_huge(time):
+def test_a_step_may_be_tiny_or_huge(run, time):
     inputs = scan_case(("hold",))
     inputs["delta"] = torch.full_like(inputs["delta"], time).log()
     (got,) = run(functions.selective_scan(("hold",), False), inputs)
@@ -86,7 +94,7 @@ def shown(positions, tokens=5, batch=2):
 
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("source", [None, shown((9,))], ids=["dense", "source"])
-def test_a_convolution_along_the_sequence_is_that_of_the_operators(source, reverse):
+def test_a_convolution_along_the_sequence_is_that_of_the_operators(run, source, reverse):
     inputs = {"x": torch.randn(2, 5, 6), "weight": torch.randn(6, 4), "bias": torch.randn(6)}
     expected = causal_conv1d(**inputs, source=source, reverse=reverse)
     if source is not None:
@@ -97,7 +105,7 @@ def test_a_convolution_along_the_sequence_is_that_of_the_operators(source, rever
 
 
 @pytest.mark.parametrize("source", [None, shown((3, 4))], ids=["dense", "source"])
-def test_a_convolution_over_the_grid_is_that_of_the_operators(source):
+def test_a_convolution_over_the_grid_is_that_of_the_operators(run, source):
     x = torch.randn(2, 3, 4, 6) if source is None else torch.randn(2, 5, 6)
     inputs = {"x": x, "weight": torch.randn(6, 3, 5), "bias": torch.randn(6)}
     expected = depthwise_conv2d(**inputs, source=source)
@@ -108,9 +116,21 @@ def test_a_convolution_over_the_grid_is_that_of_the_operators(source):
 
 
 @pytest.mark.parametrize("residual", [None, torch.randn(2, 3, 7)], ids=["first", "residual"])
-def test_a_norm_is_that_of_the_operators(residual):
+def test_a_norm_is_that_of_the_operators(run, residual):
     x, weight = torch.randn(2, 3, 7), torch.randn(7)
     inputs = {"x": x, "weight": weight} if residual is None else {"x": x, "weight": weight, "residual": residual}
     got = run(functions.add_rms_norm(residual is not None), inputs, eps=1e-2)
     for y, expected in zip(got, add_rms_norm(x, residual, weight, 1e-2), strict=True):
         assert relative_error(y, expected) < 2e-6
+
+
+def test_our_library_runs_where_it_is_registered_and_says_what_is_wrong():
+    """The functions know no such refusal."""
+    inputs = scan_case(("step",))
+    inputs["step"][1, 3] = -1
+    model = model_of(functions.selective_scan(("step",), False), inputs).SerializeToString()
+    arrays = {name: x.numpy() for name, x in inputs.items()}
+    session = runtime.InferenceSession(model, ours(), providers=["CPUExecutionProvider"])
+    with pytest.raises(Exception, match="SelectiveScan_step: step must be >= 0, finite and not NaN"):
+        session.run(None, arrays)
+    assert runtime.InferenceSession(model, providers=["CPUExecutionProvider"]).run(None, arrays)

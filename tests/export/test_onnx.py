@@ -9,7 +9,7 @@ import torch
 import skimba
 from skimba.pruning import Drop, Method
 from tests.conftest import TINY
-from tests.export.conftest import METHODS, tiny
+from tests.export.conftest import KERNELS, METHODS, tiny
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -18,19 +18,21 @@ runtime = pytest.importorskip("onnxruntime")
 SHIPPED = ("vim_micro", "plain_mamba_micro")
 
 
-def session_of(path):
-    return runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+def session_of(path, options=None):
+    return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def logits_of(session, images):
     return torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
 
 
-@pytest.mark.parametrize("batch", [1, 2, 5])
+@pytest.mark.parametrize("kernels", KERNELS)
 @torch.no_grad()
-def test_the_file_equals_the_model_at_every_batch_size(small, onnx_path, batch):
-    images = torch.randn(batch, 3, 24, 32)
-    torch.testing.assert_close(logits_of(session_of(onnx_path), images), small(images), rtol=1e-5, atol=1e-6)
+def test_the_file_equals_the_model_at_every_batch_size(small, onnx_path, kernels):
+    session = session_of(onnx_path, KERNELS[kernels]())
+    for batch in (1, 2, 5):
+        images = torch.randn(batch, 3, 24, 32)
+        torch.testing.assert_close(logits_of(session, images), small(images), rtol=1e-5, atol=1e-6)
 
 
 def test_the_operators_are_nodes_and_functions_of_the_same_name(onnx_path):
@@ -63,9 +65,11 @@ def test_the_metadata_says_what_a_caller_needs(small, onnx_path):
 @torch.no_grad()
 def test_every_family_and_method_is_exported(tmp_path, family, way):
     model = tiny(family, way)
-    session = session_of(skimba.export(model, tmp_path / "m.onnx", batch=3 if way == "top" else None))
+    path = skimba.export(model, tmp_path / "m.onnx", batch=3 if way == "top" else None)
     images = torch.randn(3, *model.input_shape())
-    torch.testing.assert_close(logits_of(session, images), model(images), rtol=1e-4, atol=1e-5)
+    for kernels in KERNELS.values():
+        got = logits_of(session_of(path, kernels()), images)
+        torch.testing.assert_close(got, model(images), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -76,13 +80,13 @@ def test_every_family_and_method_is_exported(tmp_path, family, way):
 def test_a_shipped_model_gives_the_same_answers_on_1000_images(tmp_path, name, way):
     model = skimba.create_model(name, pretrained=True).eval()
     model = model if METHODS[way] is None else skimba.prune(model, METHODS[way])
-    session = session_of(skimba.export(model, tmp_path / "m.onnx"))
-    dataset = skimba.data.embedded_test_images()
-    images = torch.stack([dataset[i][0] for i in range(1000)])
-    for batch in images.split(50):
-        expected, got = model(batch), logits_of(session, batch)
-        assert torch.equal(got.argmax(1), expected.argmax(1))
-        torch.testing.assert_close(got, expected, rtol=0, atol=1e-4)
+    path = skimba.export(model, tmp_path / "m.onnx")
+    for kernels in KERNELS.values():
+        session = session_of(path, kernels())
+        for batch, _ in skimba.data.embedded_test_images().batches(50):
+            expected, got = model(batch), logits_of(session, batch)
+            assert torch.equal(got.argmax(1), expected.argmax(1))
+            torch.testing.assert_close(got, expected, rtol=0, atol=1e-4)
 
 
 def reads_values(tokens, count, seed):
@@ -131,13 +135,14 @@ def test_what_cannot_be_exported_is_refused_in_one_line(tmp_path, change, error,
 
 
 def test_a_failing_write_leaves_what_was_there(small, tmp_path, monkeypatch):
-    def half(program, metadata, path, opset):
-        with open(path, "w") as file:
-            file.write("ha")
+    def half(path, content):
+        with path.open("wb") as file:
+            file.write(content[: len(content) // 2])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("skimba.export.onnx_file.write_onnx", half)
+    monkeypatch.setattr("skimba.export.onnx_file.to_onnx", lambda *_: b"content")
     monkeypatch.setattr("skimba.export.writing.trace", lambda model, batch: None)
+    monkeypatch.setattr("pathlib.Path.write_bytes", half)
     (tmp_path / "m.onnx").write_text("good")
     with pytest.raises(OSError, match=r"No space left on device.*what was there before is intact"):
         skimba.export(small, tmp_path / "m.onnx")

@@ -10,9 +10,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from skimba.export.libraries import ort_library
 from skimba.export.writing import export
 
-__all__ = ["export"]
+__all__ = ["export", "ort_library"]
 
 
 class _Callable(ModuleType):

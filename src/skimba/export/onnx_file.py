@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,20 +19,12 @@ LARGEST = 2**31 - 1  # bytes of a protobuf
 INPUT, OUTPUT = "images", "logits"
 
 
-def write_onnx(program: ExportedProgram, metadata: dict[str, str], path: str, opset: int) -> None:
-    """Write the program as one ONNX file.
+def to_onnx(program: ExportedProgram, metadata: dict[str, str], opset: int) -> bytes:
+    """The program as one ONNX file, with skimba's operators as nodes and as functions.
 
     Raises:
         ValueError: an operation that ONNX does not have, or a model above 2 GB, which one file cannot hold.
     """
-    model = to_onnx(program, metadata, opset)
-    if model.ByteSize() > LARGEST:
-        raise ValueError(f"one ONNX file holds at most 2 GB, this model has {model.ByteSize() / 1e9:.1f}")
-    Path(path).write_bytes(model.SerializeToString())
-
-
-def to_onnx(program: ExportedProgram, metadata: dict[str, str], opset: int) -> ModelProto:
-    """The program as an ONNX model, with skimba's operators as nodes and as functions."""
     operators = Operators()
     try:
         with _without_remarks():
@@ -55,7 +46,9 @@ def to_onnx(program: ExportedProgram, metadata: dict[str, str], opset: int) -> M
     if DOMAIN not in [imported.domain for imported in model.opset_import]:
         model.opset_import.append(helper.make_opsetid(DOMAIN, VERSION))
     helper.set_model_props(model, metadata)
-    return model
+    if model.ByteSize() > LARGEST:
+        raise ValueError(f"one ONNX file holds at most 2 GB, this model has {model.ByteSize() / 1e9:.1f}")
+    return model.SerializeToString()
 
 
 @contextmanager

@@ -23,6 +23,10 @@ def export(model: TokenModel, path: str | Path, *, batch: int | None = None, ops
     ``skimba`` and as functions of ONNX's own operators, which any runtime takes; with :func:`skimba.export.ort_library`
     onnxruntime runs our kernels in their place.
 
+    ``.pt2``: a package of AOTInductor, compiled for this kind of CPU with our kernels in it, which a process with torch alone
+    loads: ``torch._inductor.aoti_load_package``, in C++ ``AOTIModelPackageLoader``. It needs a C++ compiler here, and takes a
+    minute. Wrong shapes are refused only where ``AOTI_RUNTIME_CHECK_INPUTS=1`` is set.
+
     The metadata ``skimba`` of the file is JSON that says how pictures are prepared, the classes and the pruning
     (:mod:`skimba.export.metadata`).
 
@@ -40,6 +44,7 @@ def export(model: TokenModel, path: str | Path, *, batch: int | None = None, ops
         ValueError: an unknown suffix; a batch below 1; an opset that is too old, or without ONNX; a dtype that the format does
             not take; a model on another device; something that cannot be traced.
         ImportError: the format needs a library that is not installed (``pip install 'skimba[export]'``).
+        RuntimeError: the package's library was not built, or the package cannot be compiled.
         OSError: it cannot be written; what was there before is intact.
     """
     path = check_output(path, tuple(FORMATS))
@@ -49,13 +54,13 @@ def export(model: TokenModel, path: str | Path, *, batch: int | None = None, ops
     images = example(model, batch)
     if images.device.type != "cpu":
         raise ValueError(f"a model is exported on the cpu, this one is on {images.device}: model.cpu() first")
-    dtypes, write = FORMATS[suffix]
+    dtypes, make = FORMATS[suffix]
     if images.dtype not in dtypes:
         allowed = " or ".join(str(dtype) for dtype in dtypes)
         raise ValueError(f"{suffix} takes a model of {allowed}, this one is of {images.dtype}")
     metadata = describe(model, batch, images.dtype)
-    program = trace(model, batch)
-    write_atomically(path, lambda partial: write(program, metadata, partial, opset or OPSETS[0]))
+    content = make(trace(model, batch), metadata, opset or OPSETS[0])
+    write_atomically(path, lambda partial: Path(partial).write_bytes(content))
     return path
 
 
@@ -76,13 +81,22 @@ def _check_numbers(batch: int | None, opset: int | None, suffix: str) -> None:
         raise ValueError(f"opset must be {OPSETS[0]} to {OPSETS[-1]}, got {opset}")
 
 
-def _write_onnx(program: ExportedProgram, metadata: dict[str, str], path: str, opset: int) -> None:
+def _onnx(program: ExportedProgram, metadata: dict[str, str], opset: int) -> bytes:
     try:
-        from skimba.export.onnx_file import write_onnx  # its libraries are optional
+        from skimba.export.onnx_file import to_onnx  # its libraries are optional
     except ImportError as error:
         raise ImportError("ONNX needs onnx and onnxscript: pip install 'skimba[export]'") from error
-    write_onnx(program, metadata, path, opset)
+    return to_onnx(program, metadata, opset)
 
 
-Write = Callable[[ExportedProgram, dict[str, str], str, int], None]
-FORMATS: dict[str, tuple[tuple[torch.dtype, ...], Write]] = {".onnx": ((torch.float32,), _write_onnx)}
+def _package(program: ExportedProgram, metadata: dict[str, str], opset: int) -> bytes:
+    from skimba.export.package import to_package  # loads torch's compiler
+
+    return to_package(program, metadata)
+
+
+Make = Callable[[ExportedProgram, dict[str, str], int], bytes]
+FORMATS: dict[str, tuple[tuple[torch.dtype, ...], Make]] = {
+    ".onnx": ((torch.float32,), _onnx),
+    ".pt2": ((torch.float32, torch.bfloat16), _package),
+}
