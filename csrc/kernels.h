@@ -58,10 +58,10 @@ struct SampleArgs {
   int64_t b, q, m, heads, c, maps, points;
   bool bf16;
   int threads;
-  const int64_t* grids;             // height and width of each map
-  const void* value;                // (b m heads c)
+  const int64_t* grids;              // height and width of each map
+  const void* value;                 // (b m heads c)
   const float *locations, *weights;  // (b q heads maps points 2): x and y in shares of the map; without the last axis
-  void* y;                          // (b q heads c)
+  void* y;                           // (b q heads c)
 };
 
 // Residual sum and its RMSNorm; rows of d contiguous channels

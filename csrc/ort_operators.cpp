@@ -1,5 +1,5 @@
-// skimba's operators for onnxruntime: `session_options.register_custom_ops_library(path)`. An operator of a file is then
-// run by these kernels, and not by its function in the file. Each set of inputs is an operator of its own, as in
+// skimba's operators for onnxruntime: `session_options.register_custom_ops_library(path)`. An operator of a file is
+// then run by these kernels, and not by its function in the file. Each set of inputs is an operator of its own, as in
 // skimba/export/functions.py; the names of those sets are made here as they are made there.
 //
 // onnxruntime's packages carry no headers, and its C interface only ever grows: what is needed of it is declared here,

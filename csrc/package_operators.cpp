@@ -1,6 +1,6 @@
 // The operators as a package of AOTInductor calls them: C functions under the names that its compiler gives to calls of
-// skimba's operators. They are linked into the package, which then needs torch alone. What torch promises to keep of its
-// C interface (torch/csrc/inductor/aoti_torch/c/shim.h) is declared here, so that this file is built without torch.
+// skimba's operators. They are linked into the package, which then needs torch alone. What torch promises to keep of
+// its C interface (torch/csrc/inductor/aoti_torch/c/shim.h) is declared here, so that this file is built without torch.
 #include <cstdio>
 #include <exception>
 #include <stdexcept>

@@ -1,4 +1,5 @@
-// How many threads a kernel may use where no caller says it: what OpenMP allows, which is also what torch allows itself.
+// How many threads a kernel may use where no caller says it: what OpenMP allows, which is also what torch allows
+// itself.
 #pragma once
 #if defined(_OPENMP)
 #include <omp.h>
