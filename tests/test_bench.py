@@ -2,7 +2,7 @@ import pytest
 import torch
 
 import skimba
-from skimba.reports.bench import FLOORS, MATRIX_PRODUCTS, PRUNED, REFERENCE, _Recorder, bench
+from skimba.reports.bench import FLOORS, MATRIX_PRODUCTS, PRUNED, REFERENCE, _Recorder, _whole, bench
 
 
 def test_every_case_is_timed_in_every_round(monkeypatch):
@@ -36,6 +36,26 @@ def test_the_floor_holds_all_matrix_products_of_the_model():
 def test_bad_arguments_are_refused(arguments, says):
     with pytest.raises(ValueError, match=says):
         bench(*arguments, [None], 1)
+
+
+def test_models_images_and_floors_are_on_the_device():
+    cases = ["dense", *FLOORS]
+    timings = bench(["vim_micro"], cases, ["bf16"], [1], [None], 1, device="meta")  # another device would be refused
+    assert [t.case for t in timings] == cases
+
+
+def test_a_time_on_a_gpu_ends_when_the_gpu_has_finished(monkeypatch):
+    done = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: done.append("wait"))
+    _whole(lambda: done.append("run"), "cuda")()
+    _whole(lambda: done.append("run"), "cpu")()
+    assert done == ["run", "wait", "run"]
+
+
+def test_without_a_gpu_there_is_nothing_to_time_on_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="device 'cuda' cannot be timed: torch finds no CUDA device"):
+        bench(["vim_micro"], ["dense"], ["fp32"], [1], [None], 1, device="cuda")
 
 
 def test_int8_is_timed_beside_float32_and_what_has_none_is_left_out():

@@ -53,6 +53,22 @@ def test_doctor_says_why_there_are_no_kernels(monkeypatch, capsys):
     assert "no compiler was there" in shown
 
 
+def test_doctor_says_what_runs_on_a_gpu(monkeypatch, capsys):
+    for there, unavailable, says in (
+        (False, None, "no: torch finds no CUDA device"),
+        (True, "the package triton is not installed", "run on the reference backend (slow): the package triton is not"),
+        (True, None, "run on the triton backend: NVIDIA X"),
+    ):
+        monkeypatch.setattr("torch.cuda.is_available", lambda there=there: there)
+        monkeypatch.setattr("torch.cuda.get_device_name", lambda: "NVIDIA X")
+        monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (9, 0))
+        monkeypatch.setattr("skimba.ops.backends.triton.UNAVAILABLE", unavailable)
+        run(monkeypatch, "doctor", "--json")
+        found = json.loads(capsys.readouterr().out)
+        assert found["models on cuda"].startswith(says)
+        assert found["triton backend"] == (f"no: {unavailable}" if unavailable else "kernels for GPUs")
+
+
 def test_flops_prints_both_conventions(monkeypatch, capsys):
     run(monkeypatch, "flops", "vim_small_patch16_224", "--prune", "top")
     shown = capsys.readouterr().out

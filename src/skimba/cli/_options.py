@@ -55,7 +55,7 @@ Workers = Annotated[
         help="Processes that decode pictures; by default none on the cpu, where the model uses all cores.",
     ),
 ]
-Device = Annotated[str, typer.Option(help="cpu, or cuda (on the reference backend).")]
+Device = Annotated[str, typer.Option(help="cpu, or cuda (Triton kernels where it is installed).")]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at a picture that cannot be read.")]
 Smoke = Annotated[
     bool, typer.Option("--smoke", help="Run a narrow model on a few small pictures, to check that everything works.")

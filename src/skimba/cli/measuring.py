@@ -13,7 +13,7 @@ from rich.table import Table
 
 from skimba.cli._app import command, out, print_json, say
 from skimba.cli._models import find_model, mode_of, prune_arguments
-from skimba.cli._options import Checkpoint, Json, ModelOptions, ModelSource, Pruning, Schedule
+from skimba.cli._options import Checkpoint, Device, Json, ModelOptions, ModelSource, Pruning, Schedule
 from skimba.cli._progress import bar
 from skimba.cost.flops import count_flops
 from skimba.data import embedded_test_images, find_images
@@ -147,6 +147,7 @@ def bench(
         typer.Option(help="Sides of the images in pixels, separated by commas; the model's own if left out."),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1)] = 10,
+    device: Device = "cpu",
     json_output: Json = False,
 ) -> None:
     """Time models, dense and pruned, and their floors. All cases take turns, so that ratios hold."""
@@ -155,7 +156,7 @@ def bench(
     img_sizes: list[int | None] = [None] if img_size is None else [*whole_numbers("--img-size", img_size)]
     with bar("timing", len(batches) * len(img_sizes) * (rounds + 1)) as advance:
         wanted = [case.strip() for case in cases.split(";")]
-        timings = benchmark.bench(names, wanted, dtypes, batches, img_sizes, rounds, lambda: advance(1))
+        timings = benchmark.bench(names, wanted, dtypes, batches, img_sizes, rounds, lambda: advance(1), device=device)
     if json_output:
         print_json({"machine": examine(), "timings": [asdict(timing) for timing in timings]})
         return

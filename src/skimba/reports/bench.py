@@ -90,6 +90,7 @@ def bench(
     rounds: int,
     on_round: Callable[[], None] | None = None,
     pruned: Mapping[str, Mapping[str, Any]] = PRUNED,
+    device: str = "cpu",
 ) -> list[Timing]:
     """Time models.
 
@@ -102,9 +103,10 @@ def bench(
         rounds: how often each case runs, after one round to warm up.
         on_round: called after each round of one group of cases, for a progress bar.
         pruned: arguments of :func:`skimba.prune`, by the name of the case.
+        device: where models and images are, ``"cpu"`` or ``"cuda"``; a time ends when the device has finished.
 
     Raises:
-        ValueError: an unknown name, case or dtype, or less than one round.
+        ValueError: an unknown name, case or dtype, less than one round, or a device that is not there.
     """
     for what, given, known in (
         ("case", cases, ("dense", *pruned, *FLOORS, REFERENCE)),
@@ -116,13 +118,17 @@ def bench(
             raise ValueError(f"unknown {what} {unknown[0]!r}; known: {shown}")
     if rounds < 1 or min(batches) < 1:
         raise ValueError(f"needs at least one round and one image, got {rounds} and {min(batches)}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device 'cuda' cannot be timed: torch finds no CUDA device")
     found = []
     for batch in batches:
         for img_size in img_sizes:
             groups = {
-                (name, dtype): _cases(name, cases, pruned, dtype, batch, img_size) for dtype in dtypes for name in names
+                (name, dtype): _cases(name, cases, pruned, dtype, batch, img_size, device)
+                for dtype in dtypes
+                for name in names
             }
-            runs = {(*key, case.name): case.run for key, (_, group) in groups.items() for case in group}
+            runs = {(*key, case.name): _whole(case.run, device) for key, (_, group) in groups.items() for case in group}
             with torch.inference_mode():
                 times = take_turns(runs, rounds, on_round=on_round)
             for key, (size, group) in groups.items():
@@ -131,8 +137,24 @@ def bench(
     return found
 
 
+def _whole(run: Callable[[], object], device: str) -> Callable[[], object]:
+    """With all that it leaves to the GPU."""
+
+    def run_and_wait() -> None:
+        run()
+        torch.cuda.synchronize()
+
+    return run_and_wait if device == "cuda" else run
+
+
 def _cases(
-    name: str, cases: list[str], pruned: Mapping[str, Mapping[str, Any]], dtype: str, batch: int, img_size: int | None
+    name: str,
+    cases: list[str],
+    pruned: Mapping[str, Mapping[str, Any]],
+    dtype: str,
+    batch: int,
+    img_size: int | None,
+    device: str,
 ) -> tuple[int, list[_Case]]:
     """What to run for one model; the side of its images."""
     ours = name in list_models()
@@ -142,8 +164,8 @@ def _cases(
     found: list[_Case] = []
     if change is not None and not ours:
         return size, found
-    model = model if change is None else change(model)
-    images = torch.randn(batch, *(model.input_shape(size) if ours else (3, size, size)), dtype=data)
+    model = (model if change is None else change(model)).to(device)
+    images = torch.randn(batch, *(model.input_shape(size) if ours else (3, size, size)), dtype=data, device=device)
     for case in cases:
         if case == "dense":
             gflops = count_flops(model, convention="exact").total / 1e9 if ours else None
@@ -199,7 +221,7 @@ class _Recorder(TorchDispatchMode):
         key = (tuple(x.shape), x.stride(), x.dtype)
         if key not in self.buffers:
             with torch.utils._python_dispatch._disable_current_modes():
-                copy = torch.empty_strided(x.shape, x.stride(), dtype=x.dtype)
+                copy = torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device)
                 self.buffers[key] = copy.copy_(x.detach())
         return self.buffers[key]
 

@@ -8,8 +8,9 @@ from importlib import metadata
 import torch
 
 from skimba.ops import native
+from skimba.ops.backends import mamba_ssm, triton
 
-PACKAGES = ("skimba", "torch", "torchvision", "timm", "safetensors", "huggingface_hub", "numpy")
+PACKAGES = ("skimba", "torch", "torchvision", "timm", "safetensors", "huggingface_hub", "numpy", "triton")
 
 
 def examine() -> dict[str, str]:
@@ -28,7 +29,15 @@ def examine() -> dict[str, str]:
     else:
         findings["backend"] = "reference (slow)"
         findings["no cpu backend"] = native.UNAVAILABLE
-    findings["models on cuda"] = (
-        "run on the reference backend (slow)" if torch.cuda.is_available() else "no: torch finds no CUDA device"
-    )
+    findings["models on cuda"] = _on_cuda()
+    findings["triton backend"] = f"no: {triton.UNAVAILABLE}" if triton.UNAVAILABLE else "kernels for GPUs"
+    findings["mamba_ssm backend"] = f"no: {why}" if (why := mamba_ssm.reason()) else "scans on GPUs, if it is named"
     return findings
+
+
+def _on_cuda() -> str:
+    if not torch.cuda.is_available():
+        return "no: torch finds no CUDA device"
+    if why := triton.UNAVAILABLE or triton.too_old(torch.device("cuda")):
+        return f"run on the reference backend (slow): {why}"
+    return f"run on the triton backend: {torch.cuda.get_device_name()}"

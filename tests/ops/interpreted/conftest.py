@@ -58,7 +58,6 @@ def fresh_memory_of_the_kernels_is_nan(monkeypatch):
 def one_segment(monkeypatch):
     """As with a large batch: the scan is not cut."""
     change(monkeypatch, "scan", programs=0)
-    change(monkeypatch, "scan_held", programs=0)
 
 
 def change(monkeypatch, name, **changes):

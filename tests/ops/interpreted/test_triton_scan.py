@@ -35,8 +35,7 @@ def test_matches_with_a_gap_per_channel_and_the_logarithm_of_A():
 
 @pytest.mark.parametrize("without", [("hold",), ("z", "gap")])
 def test_segments_of_a_sequence_are_the_whole(monkeypatch, without):
-    for name in ("scan", "scan_held"):
-        change(monkeypatch, name, steps=4)
+    change(monkeypatch, "scan", steps=4)
     assert_matches(scan_inputs(9, 5, 3, batch=1, without=without), reverse=True)
 
 

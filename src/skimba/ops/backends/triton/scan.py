@@ -96,7 +96,7 @@ def _forward(call: Call, out: Results, every: int = 1) -> None:
     Where there are few programs, segments of the sequence run beside each other: first each from an empty state, to find what
     it makes of that; then again from the states that follow.
     """
-    chosen = CONFIGURATIONS["scan" if call.s.hold is None else "scan_held"]
+    chosen = CONFIGURATIONS["scan"]
     programs = call.batch * cdiv(call.channels, chosen.channels)
     segments, steps, starts = 1, call.length, None
     options: dict[str, Any] = {**call.constants, "CHANNELS": chosen.channels, "warps": chosen.warps}

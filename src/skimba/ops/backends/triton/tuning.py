@@ -33,8 +33,7 @@ CONFIGURATIONS: dict[str, Configuration] = {
     "scan": Configuration(channels=64, warps=1, steps=32, programs=512),
     # The states of 8 steps are 16 KiB, and stay in the caches.
     "scan_backward": Configuration(channels=32, warps=1, steps=8),
-    # With exact hold half as wide: its sum, and their derivatives, take registers too.
-    "scan_held": Configuration(channels=32, warps=1, steps=32, programs=512),
+    # With exact hold half as wide: the derivatives of its sum take registers too.
     "scan_backward_held": Configuration(channels=16, warps=1, steps=8),
     "convolution": Configuration(channels=64, warps=4, rows=16),
     "norm": Configuration(channels=0, warps=4, rows=2),
