@@ -19,7 +19,7 @@ COMMANDS = {  # the first line of each command's own help, held to it by a test
     "export": "Write a model, dense or pruned, as a file that runs without skimba.",
     "export-weights": "Write a model, dense or pruned, so that skimba.create_model(checkpoint=…) restores it.",
     "flops": "Count a model's multiply-adds for one image, by the published and by the exact convention.",
-    "predict": "Predict the classes of pictures.",
+    "predict": "Predict classes, objects or label maps of pictures, classes of clips.",
     "schedule": "Find a schedule for a target of FLOPs or of measured speed.",
     "train": "Train a model, dense or pruned, by a recipe.",
 }

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from skimba.cli._models import mode_of
 from skimba.cli._options import DataOptions
-from skimba.data import Pictures, open_maps, open_objects, open_pictures
-from skimba.data.opening import open_clips
+from skimba.data import (
+    ImageFiles,
+    Pictures,
+    find_clips,
+    find_images,
+    open_clips,
+    open_maps,
+    open_objects,
+    open_pictures,
+)
 from skimba.dense import DenseModel
 from skimba.dense.model import tokens_of
 from skimba.models import TokenModel
@@ -29,6 +37,15 @@ def open_split(
     return OPENERS[model.task](model, given, split, folder, classes)
 
 
+def find_files(model: TokenModel | DenseModel, paths: Iterable[Path]) -> ImageFiles:
+    """All pictures, or clips, in files and folders, without classes.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`skimba.data.find_images`.
+    """
+    return find_clips(paths) if model.task == "clips" else find_images(paths, mode_of(model))
+
+
 def _classes(
     model: TokenModel | DenseModel, given: DataOptions, split: str, folder: Path | None, classes: int | None
 ) -> Pictures:
@@ -39,8 +56,8 @@ def _classes(
 def _clips(
     model: TokenModel | DenseModel, given: DataOptions, split: str, folder: Path | None, classes: int | None
 ) -> Pictures:
-    names = tokens_of(model).pretrained_cfg.get("label_names") or ()
-    return open_clips(folder, split, classes=names, labels=given.labels)
+    names = tokens_of(model).pretrained_cfg.get("label_names") or [str(n) for n in range(tokens_of(model).num_classes)]
+    return open_clips(folder, split, classes=names, labels=given.labels if split == "test" else None)
 
 
 def _dense(opened: Callable[..., Pictures]) -> Callable[..., Pictures]:

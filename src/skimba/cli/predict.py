@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from skimba.cli._app import command, say
-from skimba.cli._models import find_model, mode_of
+from skimba.cli._models import find_model
 from skimba.cli._options import Device, ModelOptions, RunOptions, Workers
+from skimba.cli._pictures import find_files
 from skimba.cli._progress import bar
 from skimba.cli._results import check_results, drawing_into
-from skimba.data import find_images
 from skimba.runtime.files import check_output, check_output_folder
 from skimba.runtime.processes import local_device, world_size
 from skimba.tasks import task_of
@@ -22,7 +22,10 @@ from skimba.tasks.resumable import predict_files, rejects_of
 @command("predict")
 def predict_command(
     model: ModelOptions,
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH…", help="Images, folders of images, tar shards.")],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="PATH…", help="Images, folders of images, tar shards; clips for a model of clips."),
+    ],
     results: Annotated[
         Path,
         typer.Option(
@@ -37,12 +40,14 @@ def predict_command(
     workers: Workers = None,
     device: Device = "cpu",
 ) -> None:
-    """Predict classes, objects or label maps of pictures. Unreadable ones are listed in OUT.rejects.csv. Repeat the command to
-    resume."""
+    """Predict classes, objects or label maps of pictures, classes of clips.
+
+    What cannot be read is listed in OUT.rejects.csv. Repeat the command to resume.
+    """
     network = find_model(model.source, model.pruning, model.checkpoint, int8=model.int8).to(local_device(device))
     task = task_of(network)
     check_results(results, task, [*model.files, *paths])
-    files = find_images(paths, mode_of(network))
+    files = find_files(network, paths)
     inputs = [*model.files, *(Path(path) for path in {file.path for file in files.files})]
     check_results(results, task, inputs)
     check_output(rejects_of(results), (), inputs)
