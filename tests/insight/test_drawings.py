@@ -115,6 +115,9 @@ def test_dropped_patches_are_left_blank(pictures):
 def test_what_cannot_be_drawn_is_said(dense, pictures):
     with pytest.raises(ValueError, match="at most 8 positions can be drawn, got 49: see draw_attention_matrix"):
         draw_attention(hidden_attention(dense, pictures, 1), pictures[0])
+    clip = Relevance(torch.rand(1, 2, 6, 8), torch.zeros(1))
+    with pytest.raises(ValueError, match=r"of a grid \(h, w\); got a clip's, \(2, 6, 8\)"):
+        draw_relevance(clip, pictures[:1])
     with pytest.raises(ValueError, match="unknown theme 'sepia'; known: light, dark"):
         draw_relevance(Relevance(torch.rand(1, 6, 8), torch.zeros(1)), pictures[:1], theme="sepia")
     own = find_theme("dark")

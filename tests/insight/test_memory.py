@@ -6,8 +6,19 @@ import torch.nn.functional as F
 
 import skimba
 from skimba.data import embedded_test_images
-from skimba.insight import area, pace, pruning_changes, receptive_field, scan_times
+from skimba.insight import (
+    area,
+    channel_attention,
+    hidden_attention,
+    pace,
+    position_of_patch,
+    pruning_changes,
+    receptive_field,
+    relevance,
+    scan_times,
+)
 from skimba.insight.watching import watch_block
+from skimba.models import VideoMambaClips
 from tests.conftest import randomise, tiny_plain_mamba, tiny_vim
 
 SCHEDULE = {1: 0.5}
@@ -112,3 +123,19 @@ def test_changes_are_zero_before_anything_is_removed(model, images):
     torch.testing.assert_close(found.logits[1, -1], (logits - dense).norm() / dense.norm(), rtol=1e-4, atol=1e-6)
     with pytest.raises(ValueError, match="no pruned model"):
         pruning_changes(model, {}, images)
+
+
+@torch.no_grad()
+def test_clips_are_looked_at_as_pictures_are():
+    model = randomise(VideoMambaClips(img_size=12, patch_size=4, frames=2, embed_dim=16, depth=3, num_classes=5))
+    clips = torch.randn(1, 3, 2, 12, 12, generator=torch.Generator().manual_seed(1))
+    pruned = skimba.prune(model, "hold", {1: 0.5})
+    found = channel_attention(pruned, clips, 2, [0, 9], ("skip", "gate", "convolution"))
+    rows = (found.weight @ found.read[..., None])[..., 0] + found.rest
+    assert float((rows - found.output).abs().max()) <= 1e-5 * float(found.output.abs().max())
+    patch = position_of_patch(found.layout, (1, 2, 0))
+    attention = hidden_attention(pruned, clips, 2, positions=[patch])
+    assert attention.maps.shape == (1, 2, 1, 2, 3, 3)
+    assert torch.equal(attention.maps[..., 1, 2, 0], attention.weight[..., patch])
+    assert relevance(pruned, clips).map.shape == (1, 2, 3, 3)
+    assert receptive_field(pruned, clips).shape == (2, 12, 12)

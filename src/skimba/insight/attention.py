@@ -41,7 +41,7 @@ class Attention:
 
     @property
     def maps(self) -> Tensor:
-        """``(b s i h w)`` what is read of the image patches."""
+        """``(b s i h w)`` what is read of the image patches; of a clip ``(b s i t h w)``."""
         return self._of_grid(self.weight)
 
     @property

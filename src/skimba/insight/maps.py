@@ -33,9 +33,10 @@ def draw_attention(attention: Attention, picture: Tensor, image: int = 0, theme:
         picture: ``(c height width)`` in 0 … 1.
 
     Raises:
-        ValueError: too many positions; ask :func:`~skimba.insight.hidden_attention` for a few, or draw the matrix.
+        ValueError: too many positions; ask :func:`~skimba.insight.hidden_attention` for a few, or draw the matrix. A clip.
     """
     positions = attention.positions
+    _check_picture(attention.layout.grid)
     if len(positions) > MOST_ROWS:
         raise ValueError(f"at most {MOST_ROWS} positions can be drawn, got {len(positions)}: see draw_attention_matrix")
     theme, layout = find_theme(theme), attention.layout
@@ -79,7 +80,11 @@ def draw_relevance(
     Args:
         pictures: ``(b c height width)`` in 0 … 1.
         names: of the classes.
+
+    Raises:
+        ValueError: a clip.
     """
+    _check_picture(tuple(found.map.shape[1:]))
     theme = find_theme(theme)
     figure, grid = new_figure(theme, 2, len(pictures), SIDE * 0.9, SIDE)
     size = (pictures.shape[-2], pictures.shape[-1])
@@ -101,6 +106,13 @@ def draw_receptive_fields(fields: Mapping[str, Tensor], theme: str | Theme = "li
         axes.set_xlabel(f"80 % in {100 * area(field):.0f} % of the pixels", fontsize=FONT - 0.5, color=theme.soft)
     note(figure, theme, "Square root of the gradient of one token, each map from 0 to its largest value.")
     return figure
+
+
+def _check_picture(grid: tuple[int, ...]) -> None:
+    if len(grid) != 2:
+        raise ValueError(
+            f"maps are drawn over pictures, of a grid (h, w); got a clip's, {grid}: draw its frames yourself"
+        )
 
 
 def _show_picture(axes: Axes, theme: Theme, picture: Tensor, title: str) -> None:

@@ -75,7 +75,7 @@ def draw_decay_lengths(times: Mapping[str, ScanTimes], theme: str | Theme = "lig
 def draw_changes(changes: Changes, theme: str | Theme = "light") -> Figure:
     """By block, how far pruned models are from the dense one; dotted lines: after these blocks tokens are removed."""
     theme = find_theme(theme)
-    figure, grid = new_figure(theme, 1, 3, WIDTH * 1.05, HEIGHT)
+    figure, grid = new_figure(theme, 1, 3, WIDTH * 0.85, HEIGHT)
     colors = theme.colors(changes.titles)
     blocks = range(1, changes.scan.shape[1] + 1)
     panels = (("Output of the scans", changes.scan), ("Stream", changes.stream), ("Logits, read there", changes.logits))

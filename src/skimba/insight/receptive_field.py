@@ -11,8 +11,9 @@ from skimba.models import TokenModel
 
 
 def receptive_field(model: TokenModel, images: Tensor, position: int | None = None, block: int | None = None) -> Tensor:
-    """``(height width)``: how strongly the token that stands for a position depends on each pixel, the mean over the images of
-    the absolute gradient of the sum of its channels, summed over colours; its sum is 1.
+    """``(height width)``, of clips ``(t height width)``: how strongly the token that stands for a position depends on each pixel.
+
+    The mean over the images of the absolute gradient of the sum of its channels, summed over colours; its sum is 1.
 
     Args:
         model: dense or pruned.

@@ -21,7 +21,7 @@ class Relevance:
     """What speaks for a class.
 
     Attributes:
-        map: ``(b h w)``, >= 0, of the image patches; comparable within an image.
+        map: ``(b h w)``, of a clip ``(b t h w)``, >= 0, of the image patches; comparable within an image.
         classes: ``(b)`` int64.
     """
 
