@@ -1,24 +1,25 @@
-"""Writes docs/results.md and its pictures from docs/results.jsonl (see study.py) and docs/verdict.md, which is written by hand.
+"""Writes docs/results.md, its pictures and README's table from docs/results.jsonl (see study.py), and docs/verdict.md, which is
+written by hand, into the page.
 
 python -m benchmarks.report
 """
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.compared import ABLATIONS, FINE_TUNED, FINE_TUNING_IMAGES, KEPT, METHODS, REDUCTIONS, SWEPT
-from benchmarks.intervals import loss_interval
+from benchmarks.compared import FINE_TUNING_IMAGES, METHODS, REDUCTIONS
 from benchmarks.plots import BLACK, BLUE, FONT, GREEN, GREY, ORANGE, PINK, describe, new_figure, save
 from benchmarks.study import MODELS, RESULTS, SCENE_MODELS, read_results
+from benchmarks.tables import Lines, ablations, by_method, fine_tuning, losses, readme, select, speeds, sweep
 from skimba.insight.style import label_ends
 
 DOCS = RESULTS.parent
-Lines = list[dict[str, Any]]
-MISSING = ""
+README = DOCS.parent / "README.md"
+BEGIN, END = "<!-- written by benchmarks.report -->\n", "<!-- end -->"
 # What a method does about missing tokens, and the colour of its lines.
 HELD, DECAYED, CONDENSED, DISORDERED = "hold alignment", "decay alignment", "no alignment", "tokens out of scan order"
 KEY = {HELD: BLUE, DECAYED: ORANGE, CONDENSED: GREY, DISORDERED: PINK}
@@ -39,134 +40,6 @@ SUMMARY = {  # titles and colours in the README's picture
     "tome": ("ToMe", PINK),
 }
 TIMES = "Speed-up: median over rounds in turns, batch 50, C++ kernels, part speed of the study"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
-
-
-def select(lines: Lines, **wanted: Any) -> Lines:
-    return [line for line in lines if all(line[name] == value for name, value in wanted.items())]
-
-
-def percent(lines: Lines) -> str:
-    """Accuracy of one run, or mean ± largest distance from it over the seeds of one."""
-    if not lines:
-        return MISSING
-    found = [100 * line["accuracy"] for line in lines]
-    mean = statistics.mean(found)
-    return f"{mean:.1f}" if len(found) == 1 else f"{mean:.1f} ± {max(abs(x - mean) for x in found):.1f}"
-
-
-def mean_drop(lines: Lines, part: str, models: Sequence[str], method: str, reduction: float) -> str:
-    """Points lost against dense, mean over the models; missing unless all of them have run."""
-    drops = []
-    for model in models:
-        dense = select(lines, part=part, model=model, method="dense")
-        found = select(lines, part=part, model=model, method=method, reduction=reduction)
-        if not dense or not found:
-            return MISSING
-        drops.append(100 * (dense[0]["accuracy"] - found[0]["accuracy"]))
-    return f"{statistics.mean(drops):.1f}"
-
-
-def by_method(lines: Lines, part: str, models: Sequence[str], reductions: Sequence[float]) -> str:
-    """Accuracy of every method on every model, best first by the mean drop at 40 %."""
-    head = ["method", *(f"{model} -{r:.0%}" for model in models for r in reductions), "mean drop at -30 %", "at -40 %"]
-    rows = []
-    for method in METHODS:
-        cells = [
-            percent(select(lines, part=part, model=model, method=method, reduction=reduction))
-            for model in models
-            for reduction in reductions
-        ]
-        drops = [mean_drop(lines, part, models, method, reduction) for reduction in (0.3, 0.4)]
-        if any(cell != MISSING for cell in cells):
-            rows.append([method, *cells, *drops])
-    rows.sort(key=lambda row: float(row[-1]) if row[-1] != MISSING else 100.0)
-    dense = [percent(select(lines, part=part, model=model, method="dense")) for model in models for _ in reductions]
-    return table(head, [["dense", *dense, "", ""], *rows])
-
-
-def losses(lines: Lines, part: str, models: Sequence[str], reductions: Sequence[float], methods: Sequence[str]) -> str:
-    """Points lost against dense with their intervals, for the runs that were compared image by image."""
-    rows = []
-    for method in methods:
-        cells = [
-            loss(select(lines, part=part, model=model, method=method, reduction=reduction))
-            for model in models
-            for reduction in reductions
-        ]
-        if any(cell != MISSING for cell in cells):
-            rows.append([method, *cells])
-    return table(["method", *(f"{model} -{r:.0%}" for model in models for r in reductions)], rows)
-
-
-def loss(lines: Lines) -> str:
-    if not lines or "lost" not in lines[0]:
-        return MISSING
-    lost, gained, images = (lines[0][name] for name in ("lost", "gained", "images"))
-    low, high = loss_interval(lost, gained, images)
-    return f"{100 * (lost - gained) / images:.1f} ({low:.1f} to {high:.1f})"
-
-
-def sweep(lines: Lines) -> str:
-    """Accuracy by the share kept after each of three blocks."""
-    rows = []
-    for method in SWEPT:
-        found = [
-            percent(select(lines, part="sweep", model=model, method=method, reduction=round(1 - kept, 2)))
-            for model in MODELS
-            for kept in KEPT
-        ]
-        rows.append([method, *found])
-    return table(["method", *(f"{model} {kept}" for model in MODELS for kept in KEPT)], rows)
-
-
-def ablations(lines: Lines) -> str:
-    """Settings that nobody ran on any model are left out."""
-    rows = [
-        [method, *(percent(select(lines, part="ablations", model=model, method=method)) for model in MODELS)]
-        for method in ABLATIONS
-    ]
-    return table(["settings", *MODELS], [row for row in rows if any(cell != MISSING for cell in row[1:])])
-
-
-def fine_tuning(lines: Lines) -> str:
-    rows = []
-    for method, settings in FINE_TUNED.items():
-        before = [
-            select(
-                lines,
-                part="methods",
-                model=m,
-                method=method.removesuffix(" + teacher"),
-                reduction=None if method == "dense" else 0.4,
-            )
-            for m in MODELS
-        ]
-        after = [select(lines, part="fine-tuning", model=m, method=method, reduction=0.4) for m in MODELS]
-        whole = [select(lines, part="full-pass", model=m, method=method, reduction=0.4) for m in MODELS]
-        teacher = "dense" if settings.get("teacher") else ""
-        cells = [
-            cell
-            for b, a, w in zip(before, after, whole, strict=True)
-            for cell in (percent(b), percent(a), str(len(a)), percent(w))
-        ]
-        rows.append([method.removesuffix(" + teacher"), teacher, *cells])
-    head = ["method", "teacher", *(f"{m} {what}" for m in MODELS for what in ("before", "after", "seeds", "full pass"))]
-    return table(head, rows)
-
-
-def speeds(lines: Lines) -> str:
-    head = ["method", *(f"{model} -{r:.0%}" for model in MODELS for r in REDUCTIONS)]
-    rows = []
-    for method in METHODS:
-        found = [select(lines, part="speed", model=m, method=method, reduction=r) for m in MODELS for r in REDUCTIONS]
-        if any(found):
-            rows.append([method, *(f"{line[0]['speedup']:.2f}" if line else MISSING for line in found)])
-    return table(head, rows)
 
 
 def line_style(method: str) -> dict[str, Any]:
@@ -250,7 +123,8 @@ def main() -> None:
 Generated by `python -m benchmarks.report` from `docs/results.jsonl`, which `python -m benchmarks.study`
 measured; its docstring gives the commands, its tables the settings of every name below. Accuracy is in percent of 10,000
 test images. Reductions are of the exact FLOPs: all scan directions, aligned convolutions over every position, the
-matching of pairs. An empty cell means that the method cannot reach that reduction.
+matching of pairs. An empty cell means that the method cannot reach that reduction, or was not run there. `hold 0.1`, and
+`first order`, mean the form of hold that skimba 0.1 had; those runs are of its code, all others of the code as it is.
 
 {verdict}
 ## Fashion-MNIST, no training
@@ -268,7 +142,7 @@ before these were counted are not in this table.
 {losses(lines, "methods", MODELS, sorted(REDUCTIONS), tuple(METHODS))}
 ### Fewer and fewer tokens
 
-The share in the head is kept after each of the blocks 2, 4 and 6, so 0.2 leaves 2 to 4 of 196 tokens.
+The share in the head is kept after each of the blocks 2, 4 and 6, so 0.2 leaves 2 of 196 tokens.
 
 {sweep(lines)}
 ## Fashion scenes, no training
@@ -288,6 +162,8 @@ deviation from it. "Full pass" is one over all 60,000 images. "dense" is the unp
 
 {speeds(lines)}"""
     (DOCS / "results.md").write_text(page)
+    between = re.escape(BEGIN) + ".*?" + re.escape(END)
+    README.write_text(re.sub(between, lambda _: BEGIN + readme(lines) + END, README.read_text(), flags=re.DOTALL))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from benchmarks import report, study
+from benchmarks import report, study, tables
 from benchmarks.intervals import loss_interval
 from skimba.data import embedded_test_images
 from skimba.pruning import prune
@@ -39,12 +39,19 @@ def test_finished_runs_are_not_repeated_and_make_the_page(small, monkeypatch):
     assert study.read_results() == lines
     (small / "verdict.md").write_text("Hold holds.\n")
     for name in ("METHODS", "ABLATIONS", "MODELS"):
-        monkeypatch.setattr(report, name, getattr(study, name))
+        for module in (report, tables):
+            monkeypatch.setattr(module, name, getattr(study, name), raising=False)
     monkeypatch.setattr(report, "DOCS", small)
+    monkeypatch.setattr(report, "README", small / "README.md")
+    report.README.write_text(f"Before.\n{report.BEGIN}old\n{report.END}\nAfter.\n")
     report.main()
     page = (small / "results.md").read_text()
     assert f"| dense | {100 * by_name['dense', None]['accuracy']:.1f} |" in page
     assert "Hold holds." in page
+    first, *rows, last = report.README.read_text().splitlines()
+    assert (first, last) == ("Before.", "After.")
+    assert len(rows) == 2 + 2 + 1 + len(study.REDUCTIONS)
+    assert f"| -40 % | **{100 * by_name['hold', 0.4]['accuracy']:.1f} %** |" in rows[-3]
     assert (small / "accuracy_flops.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -79,3 +86,8 @@ def test_runs_count_the_images_whose_answer_changes(small):
     assert (dense["lost"], dense["gained"], dense["images"]) == (0, 0, 40)
     assert (line["lost"] - line["gained"]) / 40 == pytest.approx(dense["accuracy"] - line["accuracy"])
     assert line["lost"] > 0
+
+
+def test_readme_shows_what_is_stored():
+    lines = [line for line in study.read_results() if "out_of_reach" not in line]
+    assert tables.readme(lines) in report.README.read_text()
