@@ -226,7 +226,8 @@ def test_last_shows_a_removed_position_as_it_was(model, images):
 def test_groups_of_unequal_counts_restore_each_by_itself(model, restore, size):
     images = torch.randn(5, 3, *size, generator=torch.Generator().manual_seed(3))
     images[0] = images[0].mean()  # one that needs few tokens
-    pruned = skimba.prune(model, replace(skimba.METHODS["hold"], counts="mass"), {1: 0.7, 2: 0.5})
+    by_image = replace(skimba.METHODS["hold"], reduction=skimba.Pairs(likeness="ward"), counts="mass")
+    pruned = skimba.prune(model, by_image, {1: 0.7, 2: 0.5})
     with torch.no_grad():
         together = pruned.forward_intermediates(images, intermediates_only=True, restore=restore)
         final, _ = pruned.forward_intermediates(images, 1, restore=restore)
