@@ -21,7 +21,7 @@ from skimba.models.variants import FASHION, HubFile
 from skimba.pruning import unprune
 from skimba.store import create_model
 
-PICTURE = 3  # axes of a picture; a clip has frames too
+TASK = "classification"  # of pictures, in TASKS
 SCENES_MEASURED = 300  # a scene takes a millisecond or two to compose
 
 
@@ -83,7 +83,7 @@ class Opened:
     def __init__(self, offer: Offer) -> None:
         self.offer = offer
         model = offer.load()
-        if not isinstance(model, TokenModel) or not model.num_classes or len(model.input_shape()) != PICTURE:
+        if not isinstance(model, TokenModel) or not model.num_classes or model.task != TASK:
             raise ValueError(f"{offer.name} does not classify pictures: the explorer shows models that do")
         self.given, self.dense = model.eval(), unprune(model).eval()
         classes = tuple(model.pretrained_cfg.get("label_names") or ()) or offer.classes()
@@ -106,7 +106,11 @@ class Opened:
 
 def embedded_offers() -> dict[str, Offer]:
     """The models whose weights come with the package."""
-    return {name: named_offer(name) for name, variant in MODELS.items() if isinstance(variant.source, str)}
+    return {
+        name: named_offer(name)
+        for name, variant in MODELS.items()
+        if isinstance(variant.source, str) and variant.model.task == TASK
+    }
 
 
 def named_offer(name: str) -> Offer:

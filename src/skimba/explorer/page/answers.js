@@ -3,6 +3,9 @@
 /** Percent with as many digits as make sense. */
 export const percent = (share) => `${(100 * share).toFixed(share > 0.0995 ? 1 : 2)} %`;
 
+/** Three digits, without a power of ten. */
+const short = (value) => String(Number(value.toPrecision(3)));
+
 export const TITLES = { dense: "Dense", pruned: "Pruned", rival: "Rival" };
 
 /** A figure for a side, empty. */
@@ -23,8 +26,8 @@ export function showSide(figure, { what, answer, ms, stage, error, denseMs }) {
   part("what").textContent = what;
   part("error").hidden = !error;
   part("error").textContent = error || "";
-  part("gflops").textContent = answer ? answer.gflops.exact.toPrecision(3) : "…";
-  part("ms").textContent = ms ? ms.toPrecision(3) : "…";
+  part("gflops").textContent = answer ? short(answer.gflops.exact) : "…";
+  part("ms").textContent = ms ? short(ms) : "…";
   part("ms").title = "median of warmed runs of one image, all sides in turn, on this machine";
   part("gflops").title = answer ? `exact; ${answer.gflops.published.toPrecision(3)} by the papers' convention` : "";
   part("tokens").textContent = stage ? `${stage.tokens} tokens` : "";

@@ -53,12 +53,18 @@ async function refresh() {
     });
     fitRanges();
     show();
-    await Promise.all([measureTimes(mine), showPatch(state), showLine(state), showMemory(state)]);
+    await Promise.all([measureTimes(mine), look()]);
   } catch (error) {
     fail(error);
   } finally {
     if (mine === turn) document.querySelector("main").setAttribute("aria-busy", "false");
   }
+}
+
+/** What is known of the chosen patch and block. */
+async function look() {
+  const views = state.about.offline ? [showPatch(state)] : [showPatch(state), showLine(state), showMemory(state)];
+  await Promise.all(views);
 }
 
 async function measureTimes(mine) {
@@ -111,7 +117,7 @@ function redraw() {
 function pick(patch) {
   state.patch = patch;
   show();
-  Promise.all([showPatch(state), drawLine(state), showMemory(state)]).catch(fail);
+  look().catch(fail);
 }
 
 function fail(error) {
@@ -197,7 +203,7 @@ function listenToControls() {
   for (const radio of document.querySelectorAll("input[name=amount]")) radio.addEventListener("input", later);
   element("model").addEventListener("input", () => chooseModel().catch(fail));
   element("block").addEventListener("input", () => { state.block = Number(element("block").value); redraw(); });
-  element("patch-block").addEventListener("change", () => { fitRanges(); Promise.all([showPatch(state), showLine(state), showMemory(state)]).catch(fail); });
+  element("patch-block").addEventListener("change", () => { fitRanges(); look().catch(fail); });
   element("patch-view").addEventListener("input", () => showPatch(state).catch(fail));
   element("line-side").addEventListener("input", () => showLine(state).catch(fail));
   for (const id of ["line-scan", "line-memory"]) element(id).addEventListener("input", () => drawLine(state));
@@ -222,6 +228,15 @@ function listenToTheme() {
   apply();
 }
 
+/** Without a server: only what was exported can be asked for. */
+function goOffline(shares) {
+  document.body.classList.add("offline");
+  const amount = element("amount");
+  [amount.min, amount.max] = [shares[0], shares.at(-1)];
+  amount.step = shares.length > 1 ? shares[1] - shares[0] : 1;
+  amount.value = shares.at(Math.floor(shares.length / 2));
+}
+
 async function start() {
   listenToTheme();
   onActivity(({ pending, busy }) => {
@@ -235,6 +250,7 @@ async function start() {
   for (const id of ["align", "rival-align"]) {
     element(id).replaceChildren(new Option("the method's own", ""), ...state.about.alignments.map((name) => new Option(name, name)));
   }
+  if (state.about.offline) goOffline(state.about.offline.shares);
   element("sides").replaceChildren(...NAMES.map((name) => figures[name]));
   listenToFiles();
   listenToControls();

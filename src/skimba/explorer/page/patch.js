@@ -33,6 +33,7 @@ export async function showPatch(state) {
   const names = Object.keys(TITLES).filter((name) => answers[name]);
   const words = names.map((name) => `${TITLES[name]}: ${whereabouts(answers[name], patch, state.block)}.`);
   element("patch-text").textContent = `Patch at ${place(patch, answers.dense.grid)}, after block ${state.block}. ${words.join(" ")}`;
+  if (state.about.offline) return;
   const block = Number(element("patch-block").value), view = element("patch-view").value;
   const found = await Promise.allSettled(
     names.map((name) => ask("patch", { model: state.model, picture: state.picture, side: state.sides[name], block, patch })),
