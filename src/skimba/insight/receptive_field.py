@@ -39,7 +39,7 @@ def receptive_field(model: TokenModel, images: Tensor, position: int | None = No
         if not len(there):
             raise ValueError(f"no token stands for position {position} in any of the {len(images)} images")
         (found,) = torch.autograd.grad(tokens.stream[there, token[there]].sum(), pixels)
-    field = found.abs().sum((0, 1))
+    field = found.float().abs().sum((0, 1))
     return field / field.sum().clamp(min=torch.finfo(field.dtype).tiny)
 
 
