@@ -48,8 +48,8 @@ class Fitting:
             model, recipe.optimizer, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
         )
         self.average = ModelEmaV3(model, recipe.ema_decay) if recipe.ema_decay else None
-        self.parallel: nn.Module = DistributedDataParallel(model) if world_size() > 1 else model
         self.device = next(model.parameters()).device
+        self.parallel: nn.Module = _parallel(model, self.device)
         self.schedule = learning_rates(self.optimizer, recipe, plan)
 
     @property
@@ -153,6 +153,16 @@ class Fitting:
             f"weights and pictures are finite; lower learning_rate (now {self.recipe.learning_rate}) or clip_norm "
             f"(now {self.recipe.clip_norm}), or see whether dtype fp32 helps (now {self.recipe.dtype})"
         )
+
+
+def _parallel(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model over all processes. On CUDA its BatchNorms see the whole batch; torch has no such layer for the CPU, where each
+    process's see its own share."""
+    if world_size() == 1:
+        return model
+    if device.type == "cuda":
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return DistributedDataParallel(model)
 
 
 def _layer_of(name: str) -> str:

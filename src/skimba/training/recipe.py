@@ -21,6 +21,7 @@ from skimba.training.values import check_finite, checked, unknown_key
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 AUGMENTATIONS = ("shift", "imagenet", "mirror", "crop", "jitter")
 DECAYS = ("cosine", "linear", "steps")
+SMOKE_FLOPS = 0.9  # of a narrow model, most of whose cost is not in its blocks
 SMOKE_SIZES: dict[str, dict[str, Any]] = {
     CLASSIFIER: {"img_size": 64, "embed_dim": 32},
     "mask_rcnn": {"img_size": 64, "embed_dim": 48, "largest": (64, 64)},
@@ -186,9 +187,13 @@ class Recipe:
     def as_smoke(self) -> Recipe:
         """The same on a narrow model with small images, a small batch and one epoch, from random weights."""
         sizes = {**(self.sizes or {}), **SMOKE_SIZES[self.kind]}
+        pruning = None if self.prune is None else dict(self.prune)
+        if pruning is not None and "flops" in (pruning.get("schedule") or {}):
+            pruning["schedule"] = {**pruning["schedule"], "flops": SMOKE_FLOPS}
         return replace(
             self,
             smoke=True,
+            prune=pruning,
             sizes=sizes,
             pretrained=False,
             checkpoint=None,
