@@ -40,11 +40,24 @@ class ReadableMap(Protocol):
     def read(self) -> npt.NDArray[np.int64]: ...
 
 
+@dataclass(frozen=True)
 class PictureReader:
-    """For evaluation and prediction: pictures of any size, float32 ``(c height width)`` in 0 … 1, in lists, without targets."""
+    """For evaluation and prediction: pictures of any size, float32 ``(c height width)`` in 0 … 1, in lists, without targets.
+
+    Attributes:
+        least: pixels that a picture must be high and wide, or it cannot be read.
+    """
+
+    least: int = 1
 
     def read(self, pictures: Named, index: int) -> tuple[Tensor, None]:
-        return _scaled(functional.pil_to_tensor(pictures.picture(index))), None
+        picture = pictures.picture(index)
+        if min(picture.size) < self.least:
+            raise ValueError(
+                f"{escape(pictures.name(index))} is {picture.width} by {picture.height} pixels, smaller than a patch "
+                f"({self.least} px)"
+            )
+        return _scaled(functional.pil_to_tensor(picture)), None
 
     def collate(self, samples: list[tuple[Tensor, None]]) -> tuple[list[Tensor], list[None]]:
         return [image for image, _ in samples], [None for _ in samples]

@@ -85,7 +85,7 @@ class Detection:
         check_targets_are(Instances, "boxes and masks", pictures)
 
     def reader(self, model: MaskRCNN) -> PictureReader:
-        return PictureReader()
+        return PictureReader(model.backbone.patch_size)
 
     def training_reader(self, model: MaskRCNN) -> ObjectReader:
         check_augmentation(self.augmentation, AUGMENTATIONS, "detection")

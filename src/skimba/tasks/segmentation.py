@@ -75,7 +75,7 @@ class Segmentation:
         check_targets_are(np.ndarray, "label maps", pictures)
 
     def reader(self, model: UperNet) -> PictureReader:
-        return PictureReader()
+        return PictureReader(model.backbone.patch_size)
 
     def training_reader(self, model: UperNet) -> MapReader:
         check_augmentation(self.augmentation, AUGMENTATIONS, "segmentation")
