@@ -10,11 +10,9 @@ page. Runs with `hold 0.1` in their name, or `first order`, hold as skimba 0.1 d
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -39,12 +37,12 @@ from benchmarks.compared import (
     TRAINED,
     Pruning,
 )
+from benchmarks.running import do_parts, read_lines
 from skimba.cost.flops import count_flops
 from skimba.data import DEBIAN_FOLDER, FashionScenes, LabelledImages, load_fashion_mnist
 from skimba.models import TokenModel
 from skimba.models.evaluation import predict
-from skimba.ops import native
-from skimba.pruning import Flops, Method, OutOfReachError, Pruner, prune
+from skimba.pruning import Flops, Method, Pruner, prune
 from skimba.pruning.calibration import measure
 from skimba.store import create_model
 from skimba.training import Recipe, train
@@ -206,42 +204,11 @@ PARTS: dict[str, tuple[Callable[[], Iterator[Run]], Callable[[Run], dict[str, An
 
 def read_results() -> list[dict[str, Any]]:
     """All finished runs, by the names that methods have now."""
-    lines = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
-    return [{**line, "method": RENAMED.get(line["method"], line["method"])} for line in lines]
+    return [{**line, "method": RENAMED.get(line["method"], line["method"])} for line in read_lines(RESULTS)]
 
 
 def main(given: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", action="append", choices=PARTS, help="what to run; all if left out")
-    parser.add_argument("--model", action="append", help="only these models, for a process on each core")
-    parser.add_argument("--method", action="append", help="only these methods")
-    parser.add_argument("--reduction", action="append", type=float, help="only these reductions")
-    parser.add_argument("--seed", action="append", type=int, help="only these seeds")
-    arguments = parser.parse_args(given)
-    native.keep_freed_memory()
-    for part in arguments.part or PARTS:
-        runs, do = PARTS[part]
-        for run in runs():
-            done = [{name: line[name] for name in asdict(run)} for line in read_results()]
-            unwanted = any(
-                names and name not in names
-                for names, name in (
-                    (arguments.model, run.model),
-                    (arguments.method, run.method),
-                    (arguments.reduction, run.reduction),
-                    (arguments.seed, run.seed),
-                )
-            )
-            if unwanted or asdict(run) in done:
-                continue
-            try:
-                found = do(run)
-            except OutOfReachError as error:
-                found = {"out_of_reach": str(error)}
-            line = json.dumps({**asdict(run), **found}, ensure_ascii=False)
-            with RESULTS.open("a") as results:
-                results.write(line + "\n")
-            print(line, flush=True)
+    do_parts(PARTS, Run, RESULTS, read_results, __doc__, given)
 
 
 if __name__ == "__main__":
