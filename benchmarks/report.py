@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.compared import FINE_TUNING_IMAGES, METHODS, REDUCTIONS
+from benchmarks.dense_report import write_dense_page
 from benchmarks.plots import BLACK, BLUE, FONT, GREEN, GREY, ORANGE, PINK, describe, new_figure, save
 from benchmarks.study import MODELS, RESULTS, SCENE_MODELS, read_results
 from benchmarks.tables import Lines, ablations, by_method, fine_tuning, losses, readme, select, speeds, sweep
@@ -162,6 +163,7 @@ deviation from it. "Full pass" is one over all 60,000 images. "dense" is the unp
 
 {speeds(lines)}"""
     (DOCS / "results.md").write_text(page)
+    write_dense_page(DOCS)
     between = re.escape(BEGIN) + ".*?" + re.escape(END)
     README.write_text(re.sub(between, lambda _: BEGIN + readme(lines) + END, README.read_text(), flags=re.DOTALL))
 
