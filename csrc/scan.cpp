@@ -7,12 +7,15 @@ namespace skimba {
 namespace SKIMBA_ISA {
 namespace {
 
-template <class T> void write_output(const Scan& k, int64_t start, int64_t count, const float* y) {
+// Not inlined: with it the loop over chunks needs more registers than there are.
+template <class T>
+__attribute__((noinline)) void write_output(const Scan& k, int64_t start, int64_t count, const float* y) {
   const ScanArgs& a = k.a;
+  const bool far = a.z.data && is_far<T>(a);
   vf skip = a.D ? load(a.D + k.channel, k.count) : vf{};
   for (int64_t s = 0; s < count; ++s) {
     int64_t t = k.place(k.token(start + s));
-    prefetch<T>(k, a.z, start + s + AHEAD, true);
+    if (far) prefetch<T>(k, a.z, start + s + AHEAD, true);
     vf out = load(y + s * W);
     if (a.D) out += skip * load(at<T>(a.u, k.b, t) + k.channel, k.count);
     if (a.z.data) out *= silu(load(at<T>(a.z, k.b, t) + k.channel, k.count));

@@ -70,12 +70,16 @@ template <class T> inline vf raw_delta(const Scan& k, int64_t t) {
 inline float held_by(const Scan& k, int64_t t) { return k.a.hold.data ? *at<float>(k.a.hold, k.b, t) : 1.0f; }
 inline float step_factor(const Scan& k, int64_t t) { return k.a.step.data ? *at<float>(k.a.step, k.b, t) : 1.0f; }
 
-// The rows of a channel vector lie pages apart, where no hardware prefetcher follows.
-constexpr int64_t AHEAD = 12;
-template <class T> inline void prefetch(const Scan& k, const Rows& rows, int64_t step, bool placed) {
-  if (!rows.data || step >= k.a.l) return;
-  int64_t t = k.token(step);
-  __builtin_prefetch(at<T>(rows, k.b, placed ? k.place(t) : t) + k.channel);
+// The rows of a channel vector lie pages apart, where no hardware prefetcher follows. Beyond what a second-level cache
+// holds it pays to ask for them early. Inlined in any case: a function that only prefetches counts as one without
+// effect.
+constexpr int64_t AHEAD = 12, NEAR = 1 << 20;  // steps; bytes of one operand
+template <class T> inline bool is_far(const ScanArgs& a) { return a.b * a.l * a.e * (int64_t)sizeof(T) > NEAR; }
+template <class T>
+__attribute__((always_inline)) inline void prefetch(const Scan& k, const Rows& rows, int64_t step, bool placed) {
+  int64_t t = k.token(step);  // beyond the end too: a prefetch never faults
+  if (placed && k.a.order) t = step < k.a.l ? k.place(t) : 0;
+  __builtin_prefetch(at<T>(rows, k.b, t) + k.channel);
 }
 
 // Time that passes before a step where tokens are missing: each lets the time of the token before them pass once more.
@@ -86,12 +90,15 @@ inline vf finite(vf time) { return (time > 3.40282347e38f) ? splat(3.40282347e38
 
 template <class T> void discretise(const Scan& k, int64_t start, int64_t count, Times times) {
   const ScanArgs& a = k.a;
+  const bool far = is_far<T>(a);
   vf previous = {};  // Δ of the step before, without its factor
   if (a.missing.data && start > 0) previous = softplus(raw_delta<T>(k, k.token(start - 1)));
   for (int64_t s = 0; s < count; ++s) {
     int64_t t = k.token(start + s);
-    prefetch<T>(k, a.delta, start + s + AHEAD, false);
-    prefetch<T>(k, a.u, start + s + AHEAD, true);
+    if (far) {
+      prefetch<T>(k, a.delta, start + s + AHEAD, false);
+      prefetch<T>(k, a.u, start + s + AHEAD, true);
+    }
     vf plain = softplus(raw_delta<T>(k, t)), dt = plain * step_factor(k, t);
     store(times.input + s * W, dt * load(at<T>(a.u, k.b, k.place(t)) + k.channel, k.count));
     if (a.hold.data) {
@@ -104,8 +111,10 @@ template <class T> void discretise(const Scan& k, int64_t start, int64_t count, 
       dt += a.gap_per_channel ? load(at<float>(a.gap, k.b, t) + k.channel, k.count) : splat(*at<float>(a.gap, k.b, t));
     if (a.missing.data) dt += missing_time(k, t, previous);
     previous = plain;
-    store(times.decay + s * W, finite(dt));
+    store(times.decay + s * W, dt);
   }
+  if (a.gap.data || a.missing.data || a.hold.data)
+    for (int64_t s = 0; s < count; ++s) store(times.decay + s * W, finite(load(times.decay + s * W)));
 }
 
 // One block of N states through `count` steps. A is premultiplied by log2(e). Adds to y, and keeps what backward needs.
