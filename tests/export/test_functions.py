@@ -5,7 +5,7 @@ from itertools import combinations
 import pytest
 import torch
 
-from skimba.ops import add_rms_norm, causal_conv1d, depthwise_conv2d, selective_scan
+from skimba.ops import add_rms_norm, causal_conv1d, depthwise_conv2d, int8_linear, int8_weight, selective_scan
 from tests.export.conftest import KERNELS, ours
 from tests.ops.scan_inputs import relative_error, scan_inputs
 
@@ -19,7 +19,11 @@ REQUIRED = ("u", "delta", "A", "B", "C", "D", "delta_bias")
 def model_of(function, inputs, **attributes):
     """A model of one call."""
     helper = onnx.helper
-    kinds = {torch.float32: onnx.TensorProto.FLOAT, torch.int32: onnx.TensorProto.INT32}
+    kinds = {
+        torch.float32: onnx.TensorProto.FLOAT,
+        torch.int32: onnx.TensorProto.INT32,
+        torch.int8: onnx.TensorProto.INT8,
+    }
     given = [helper.make_tensor_value_info(name, kinds[x.dtype], [None] * x.dim()) for name, x in inputs.items()]
     axes = [None] * next(iter(inputs.values())).dim()  # results are as long as the first
     results = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, axes) for name in function.outputs]
@@ -134,3 +138,13 @@ def test_our_library_runs_where_it_is_registered_and_says_what_is_wrong():
     with pytest.raises(Exception, match="SelectiveScan_step: step must be >= 0, finite and not NaN"):
         session.run(None, arrays)
     assert runtime.InferenceSession(model, providers=["CPUExecutionProvider"]).run(None, arrays)
+
+
+@pytest.mark.parametrize("bias", [None, torch.randn(11)], ids=["plain", "bias"])
+def test_a_product_in_8_bits_is_that_of_the_operators(bias):
+    weight, scale = int8_weight(torch.randn(11, 70))
+    inputs = {"x": torch.randn(2, 5, 70), "weight": weight, "scale": scale}
+    inputs |= {} if bias is None else {"bias": bias}
+    inputs["x"][0, 1] = 0
+    (got,) = run(functions.int8_linear(bias is not None), inputs)
+    assert relative_error(got, int8_linear(**inputs)) < 2e-6

@@ -59,6 +59,17 @@ def test_the_metadata_says_what_a_caller_needs(small, onnx_path):
     assert (content["model"], content["num_classes"]) == (None, 5)
 
 
+@torch.no_grad()
+def test_a_quantised_model_stays_in_8_bits(small, tmp_path):
+    model, images = skimba.quantize(small), torch.randn(3, 3, 24, 32)
+    path = skimba.export(model, tmp_path / "m.onnx")
+    torch.testing.assert_close(logits_of(session_of(path), images), model(images), rtol=1e-4, atol=1e-4)
+    file = onnx.load(path)
+    assert "Int8Linear" in {node.op_type for node in file.graph.node}
+    kinds = [tensor.data_type for tensor in file.graph.initializer]
+    assert kinds.count(onnx.TensorProto.INT8) == 2 * 4
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("way", METHODS)
 @pytest.mark.parametrize("family", TINY)

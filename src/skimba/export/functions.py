@@ -22,6 +22,7 @@ SCAN_OPTIONS = ("z", "gap", "step", "hold", "missing", "order")
 Axes = tuple[str | int, ...]
 LARGEST = 3.4028234e38  # of float32
 NEAR_ZERO = 0.3  # below it, expm1(x) / x by its series to x⁷; above, exp(x) - 1 loses less than two bits
+LEAST_ROW = 1e-30  # rows of 8-bit integers that hold nothing larger count as zeros
 CHANNELS, PADS, EPS = (
     Given("channels", AttributeProto.INT),
     Given("pads", AttributeProto.INTS),
@@ -270,3 +271,19 @@ def _write_norm(nodes: Nodes, residual: bool) -> None:
     root = nodes("Sqrt", nodes("Add", mean, nodes("Constant", value_float=EPS)))
     nodes.rename(nodes("Mul", nodes("Div", total, root), "weight"), "y")
     nodes.rename(total, "total")
+
+
+def int8_linear(bias: bool) -> OnnxFunction:
+    """:func:`skimba.ops.int8_linear`."""
+    inputs = ("x", "weight", "scale", "bias") if bias else ("x", "weight", "scale")
+    return OnnxFunction("Int8Linear", inputs, inputs[3:], ("y",), (), partial(_write_int8, bias=bias))
+
+
+def _write_int8(nodes: Nodes, bias: bool) -> None:
+    largest = nodes("ReduceMax", nodes("Abs", "x"), [-1], keepdims=1)
+    inverse = nodes("Where", nodes("Greater", largest, LEAST_ROW), nodes("Div", 127.0, largest), 0.0)
+    values = nodes("Cast", nodes("Round", nodes("Mul", "x", inverse)), to=TensorProto.INT8)
+    products = nodes("MatMulInteger", values, nodes("Transpose", "weight", perm=[1, 0]))
+    scales = nodes("Mul", nodes("Div", largest, 127.0), "scale")
+    y = nodes("Mul", nodes("Cast", products, to=TensorProto.FLOAT), scales)
+    nodes.rename(nodes("Add", y, "bias") if bias else y, "y")

@@ -12,7 +12,7 @@ from onnxscript import opset18, values
 
 from skimba.export import functions
 from skimba.export.functions import DOMAIN, SCAN_OPTIONS, VERSION, OnnxFunction
-from skimba.ops.inputs import CausalInputs, GridInputs, NormInputs, ScanInputs
+from skimba.ops.inputs import CausalInputs, GridInputs, Int8Inputs, NormInputs, ScanInputs
 
 op: Any = opset18  # its types know no tensors of a trace
 OPSET = values.Opset(DOMAIN, VERSION)
@@ -21,7 +21,13 @@ KINDS: dict[int, Any] = {
     AttributeProto.INTS: OpSchema.AttrType.INTS,
     AttributeProto.FLOAT: OpSchema.AttrType.FLOAT,
 }
-INDICES = ("order", "source")
+# Of inputs by name; all others are float.
+TYPES = {
+    ("SelectiveScan", "order"): "int32",
+    ("CausalConv1d", "source"): "int32",
+    ("DepthwiseConv2d", "source"): "int32",
+    ("Int8Linear", "weight"): "int8",
+}
 Translate = Callable[..., Any]
 
 
@@ -43,6 +49,7 @@ class Operators:
             ops.causal_conv1d.default: _of(CausalInputs, self._conv1d),
             ops.depthwise_conv2d.default: _of(GridInputs, self._conv2d),
             ops.add_rms_norm.default: _of(NormInputs, self._norm),
+            ops.int8_linear.default: _of(Int8Inputs, self._int8),
             torch.ops.aten.sort.stable: stable_sort,
         }
 
@@ -78,6 +85,9 @@ class Operators:
     def _norm(self, s: NormInputs) -> Any:
         return self._call(functions.add_rms_norm(s.residual is not None), s._asdict(), eps=s.eps)
 
+    def _int8(self, s: Int8Inputs) -> Any:
+        return self._call(functions.int8_linear(s.bias is not None), s._asdict())
+
 
 def _of(inputs: type[Any], translate: Callable[[Any], Any]) -> Translate:
     """The exporter reads a function's annotations, and takes no method."""
@@ -107,9 +117,9 @@ def stable_sort(x, *, stable=True, dim=-1, descending=False):  # type: ignore[no
 
 
 def _schema(function: OnnxFunction) -> OpSchema:
-    """Its formal parameters, index tensors apart."""
-    float_type, index_type = "tensor(float)", "tensor(int32)"
-    inputs = [OpSchema.FormalParameter(name, index_type if name in INDICES else float_type) for name in function.inputs]
-    outputs = [OpSchema.FormalParameter(name, float_type) for name in function.outputs]
+    """Its formal parameters."""
+    kinds = {name: TYPES.get((function.operator, name), "float") for name in function.inputs}
+    inputs = [OpSchema.FormalParameter(name, f"tensor({kind})") for name, kind in kinds.items()]
+    outputs = [OpSchema.FormalParameter(name, "tensor(float)") for name in function.outputs]
     attributes = [OpSchema.Attribute(given.name, KINDS[given.kind]) for given in function.attributes]
     return OpSchema(function.name, DOMAIN, VERSION, inputs=inputs, outputs=outputs, attributes=attributes)
