@@ -141,7 +141,7 @@ def test_our_library_runs_where_it_is_registered_and_says_what_is_wrong():
 
 
 @pytest.mark.parametrize("bias", [None, torch.randn(11)], ids=["plain", "bias"])
-def test_a_product_in_8_bits_is_that_of_the_operators(bias):
+def test_a_product_in_8_bits_is_that_of_the_operators(run, bias):
     weight, scale = int8_weight(torch.randn(11, 70))
     inputs = {"x": torch.randn(2, 5, 70), "weight": weight, "scale": scale}
     inputs |= {} if bias is None else {"bias": bias}
