@@ -96,6 +96,21 @@ def test_a_package_equals_the_model_without_skimba(tmp_path, family, way, dtype,
 
 @needs_library
 @pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_a_quantised_package_equals_the_model_without_skimba(tmp_path, dtype):
+    model = skimba.quantize(tiny("vim", "top", depth=2).to(dtype))
+    package = skimba.export(model, tmp_path / "m.pt2")
+    batches = [torch.randn(n, 3, 24, 32).to(dtype) for n in (1, 5)]
+    results, _ = run_alone(package, batches, tmp_path)
+    tolerance = 1e-3 if dtype == torch.float32 else 0.05
+    for images, got in zip(batches, results, strict=True):
+        torch.testing.assert_close(got, model(images).float(), rtol=tolerance, atol=tolerance)
+
+
+@needs_library
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 @torch.no_grad()
 def test_a_program_in_cpp_classifies_as_the_model_does(tmp_path):

@@ -54,6 +54,16 @@ def test_the_largest_products_do_not_saturate(backend):
     assert torch.equal(got[0, 0, :2], torch.tensor([1.0, -1.0]) * 127 * 127 * 96)
 
 
+@needs_native
+def test_a_cpu_without_vnni_gives_the_same(monkeypatch):
+    x, weight, scale, bias = product(length=50, width=96)
+    x[:] = x.abs()
+    weight[0], weight[1], weight[2] = 127, -127, 1
+    expected = int8_linear(x, weight, scale, bias, backend="cpu")
+    monkeypatch.setattr("skimba.ops.backends.cpu.int8_saturates", lambda: True)
+    assert torch.equal(int8_linear(x, weight, scale, bias, backend="cpu"), expected)
+
+
 @backends
 def test_a_row_does_not_depend_on_the_others(backend):
     x, *rest = product()

@@ -10,10 +10,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from torch import Tensor
 from torch.export import ExportedProgram
 
 from skimba.export import libraries
-from skimba.ops.library import ADD_RMS_NORM, CAUSAL_CONV1D, DEPTHWISE_CONV2D, SELECTIVE_SCAN, Operator
+from skimba.ops.backends.cpu import int8_product, int8_saturates
+from skimba.ops.backends.reference import LEAST_ROW
+from skimba.ops.library import ADD_RMS_NORM, CAUSAL_CONV1D, DEPTHWISE_CONV2D, INT8_LINEAR, SELECTIVE_SCAN, Operator
 from skimba.runtime.messages import plain
 
 C_TYPES = {"Tensor": "AtenTensorHandle", "Tensor?": "AtenTensorHandle*", "bool": "int32_t", "float": "double"}
@@ -38,6 +41,9 @@ def to_package(program: ExportedProgram, metadata: dict[str, str]) -> bytes:
         "aot_inductor.custom_op_libs": [libraries.LIBRARY["package"]],
         "aot_inductor.metadata": metadata,
     }
+    if any(node.target is INT8_LINEAR.forward for node in program.graph.nodes):
+        int8_saturates()  # remembered: while the program is rewritten, tensors have no values
+        program = program.run_decompositions({INT8_LINEAR.forward: int8_linear})
     try:
         with TemporaryDirectory() as folder, _searched_by_the_linker(library.parent), torch.no_grad():
             path = f"{folder}/model.pt2"
@@ -45,6 +51,15 @@ def to_package(program: ExportedProgram, metadata: dict[str, str]) -> bytes:
             return Path(path).read_bytes()
     except Exception as error:  # torch's own kinds
         raise RuntimeError(f"the program cannot be compiled: {type(error).__name__}: {plain(error, 500)}") from error
+
+
+def int8_linear(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None = None) -> Tensor:
+    """:func:`skimba.ops.int8_linear` in torch's own operators, whose loops its compiler joins."""
+    largest = x.float().abs().amax(-1, keepdim=True)
+    values = (x * torch.where(largest > LEAST_ROW, 127 / largest, 0.0)).round().char()
+    products = int8_product(values.flatten(0, 1), weight).unflatten(0, x.shape[:2])
+    y = products.float() * (scale * (largest / 127))
+    return (y if bias is None else y + bias).to(x.dtype)
 
 
 def declaration(operator: Operator) -> str:

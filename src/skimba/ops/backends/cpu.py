@@ -6,6 +6,7 @@ The kernels take float32 and bfloat16; tensors on the CPU of any other dtype go 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -200,6 +201,21 @@ def _norm_sizes(x: Tensor, eps: float) -> tuple[Any, ...]:
     return x.numel() // width, width, x.dtype == torch.bfloat16, torch.get_num_threads(), eps
 
 
+@cache
+def int8_saturates() -> bool:
+    """Whether oneDNN cuts sums of two products off at 16 bits, as it does on a CPU without VNNI."""
+    largest = torch.full((64, 256), 127, dtype=torch.int8)
+    return bool((torch._int_mm(largest, largest.t()) != 127 * 127 * 256).any())
+
+
+def int8_product(values: Tensor, weight: Tensor) -> Tensor:
+    """``values (m d)`` times ``weight (e d)``, both int8: ``(m e)`` int32, exact. Without VNNI it takes two products."""
+    if not int8_saturates():
+        return torch._int_mm(values, weight.t())
+    half, rest = weight >> 1, weight & 1  # weight = 2 half + rest, and half is at most 64
+    return torch._int_mm(values, half.t()) * 2 + torch._int_mm(values, rest.t())
+
+
 def int8_linear(*arguments: Any) -> Tensor:
     """Kernels around torch's own product of 8-bit integers (oneDNN)."""
     s, alive = Int8Inputs(*arguments), list[Tensor]()
@@ -212,7 +228,7 @@ def int8_linear(*arguments: Any) -> Tensor:
     values = x.new_empty((batch * length, width), dtype=torch.int8)
     scales = x.new_empty(batch * length, dtype=torch.float32)
     _native.quantize_rows((*x.shape, *flags), _row(x, x.dtype, alive), values.data_ptr(), scales.data_ptr())
-    products = torch._int_mm(values, s.weight.t())
+    products = int8_product(values, s.weight)
     columns, bias = (_whole(part, torch.float32, alive) for part in (s.scale, s.bias))
     sizes = (batch * length, outputs, *flags)
     _native.scale_products(sizes, products.data_ptr(), scales.data_ptr(), columns, bias, y.data_ptr())
