@@ -10,6 +10,7 @@ import { drawMemory, showMemory } from "./memory.js";
 import { drawMaps, showPatch } from "./patch.js";
 
 const element = (id) => document.getElementById(id);
+const PATIENCE_MS = 2000;
 const NAMES = Object.keys(TITLES);
 const state = {
   about: null, info: null, model: "", picture: "", image: null, block: 0, patch: -1, hovered: -1,
@@ -237,14 +238,21 @@ function goOffline(shares) {
   amount.value = shares.at(Math.floor(shares.length / 2));
 }
 
+let patience = null;
+
+/** Whether something is computed, and that it waits where it takes long: other visitors' questions may come first. */
+function showActivity({ pending, busy }) {
+  const status = element("status");
+  clearTimeout(patience);
+  if (status.className === "failed" && !pending) return;
+  status.className = busy ? "busy" : "";
+  status.textContent = busy ? "The server is busy; waiting for a turn" : pending ? "Computing" : "Ready";
+  if (pending && !busy) patience = setTimeout(() => { status.textContent = "Computing; others may come first"; }, PATIENCE_MS);
+}
+
 async function start() {
   listenToTheme();
-  onActivity(({ pending, busy }) => {
-    const status = element("status");
-    if (status.className === "failed" && !pending) return;
-    status.className = busy ? "busy" : "";
-    status.textContent = busy ? "The server is busy; waiting for a turn" : pending ? "Computing" : "Ready";
-  });
+  onActivity(showActivity);
   state.about = await ask("about");
   element("model").replaceChildren(...state.about.models.map((name) => new Option(name, name)));
   for (const id of ["align", "rival-align"]) {
