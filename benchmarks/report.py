@@ -81,7 +81,9 @@ def draw(lines: Lines, path: Path, x_of: Callable[[dict[str, Any]], float | None
 
 
 def draw_summary(lines: Lines, path: Path) -> None:
-    """Accuracy against FLOPs of our default, the paper's method and the published rivals: the picture of the README."""
+    """Accuracy against FLOPs of our default, the paper's method and the published rivals: the picture of the README.
+
+    Dots are what was measured."""
     figure, plots = new_figure(4.2, len(MODELS))
     for axes, model in zip(plots, MODELS, strict=True):
         dense = 100 * select(lines, part="methods", model=model, method="dense")[0]["accuracy"]
@@ -93,7 +95,15 @@ def draw_summary(lines: Lines, path: Path) -> None:
                 *sorted(((100 * r["exact_share"], 100 * r["accuracy"]) for r in runs), reverse=True),
             ]
             ours = method == "hold"
-            axes.plot(*zip(*points, strict=True), color=color, linewidth=3 if ours else 1.3, zorder=2 + ours)
+            width = 3 if ours else 1.3
+            axes.plot(
+                *zip(*points, strict=True),
+                color=color,
+                linewidth=width,
+                marker="o",
+                markersize=2 + width,
+                zorder=2 + ours,
+            )
             ends.append((title, *points[-1], color))
         axes.set_xlim(101, 49)
         axes.set_ylim(20, 95)

@@ -64,7 +64,8 @@ def test_shell_commands_exist(line):
 
 
 def test_the_readme_is_an_introduction():
-    assert len((ROOT / "README.md").read_text().split()) <= MOST_WORDS
+    words = [word for word in (ROOT / "README.md").read_text().split() if re.search(r"\w", word)]  # no edges of tables
+    assert len(words) <= MOST_WORDS
 
 
 def test_the_commands_of_the_pages_are_found():
