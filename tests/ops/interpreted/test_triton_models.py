@@ -18,7 +18,7 @@ def assert_matches(model, images):
     assert torch.equal(got.argmax(-1), expected.argmax(-1))
 
 
-@pytest.mark.parametrize("family", ["vim", "plain_mamba"])
+@pytest.mark.parametrize("family", ["vim", pytest.param("plain_mamba", marks=pytest.mark.slow)])
 def test_a_pruned_model_equals_itself_on_the_reference(family):
     dense = randomise(TINY[family](img_size=(12, 16), depth=2, embed_dim=8))
     model = skimba.prune(dense, "hold", {1: 0.5})

@@ -22,10 +22,9 @@ def assert_matches(inputs, **options):
     assert not bad
 
 
-@pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("without", [(), OPTIONAL])
+@pytest.mark.parametrize(("without", "reverse"), [((), True), (OPTIONAL, False)])
 def test_matches_with_every_option_and_with_none(without, reverse):
-    assert_matches(scan_inputs(9, 5, 3, batch=1 + reverse, without=without), reverse=reverse)
+    assert_matches(scan_inputs(9, 5, 3, without=without), reverse=reverse)
 
 
 def test_matches_with_a_gap_per_channel_and_the_logarithm_of_A():
@@ -110,7 +109,7 @@ def test_any_strides():
 
 
 def test_results_do_not_change_from_run_to_run():
-    first, second = (with_gradients(selective_scan, scan_inputs(3, 40, 3, batch=1), backend="triton") for _ in range(2))
+    first, second = (with_gradients(selective_scan, scan_inputs(2, 40, 3, batch=1), backend="triton") for _ in range(2))
     assert all(torch.equal(x, second[name]) for name, x in first.items())
 
 
