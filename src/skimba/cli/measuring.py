@@ -11,6 +11,7 @@ import torch
 import typer
 from rich.table import Table
 
+from skimba.cli import _dense_demo
 from skimba.cli._app import command, out, print_json, say
 from skimba.cli._models import find_model, mode_of, prune_arguments
 from skimba.cli._options import Checkpoint, Device, Json, ModelOptions, ModelSource, Pruning, Schedule
@@ -22,11 +23,13 @@ from skimba.models import TokenModel
 from skimba.pruning import Pruner, Target, prune, read_settings, read_target
 from skimba.reports import bench as benchmark
 from skimba.reports import demo as demo_runs
+from skimba.reports.dense_demo import KINDS
 from skimba.reports.doctor import examine
 from skimba.runtime.files import check_output, write_text_atomically
 from skimba.store import create_model
 from skimba.tasks import CLASSIFICATION
 
+DEMOS = ("classify", *KINDS)
 PICTURES = (".png", ".pdf", ".svg")  # what matplotlib writes
 
 
@@ -185,11 +188,18 @@ def bench(
 @command("demo")
 def demo(
     picture: Annotated[Path, typer.Option(help="Where the picture goes.")] = Path("skimba_demo.png"),
+    task: Annotated[str, typer.Option(help="classify, detect or segment.")] = "classify",
     json_output: Json = False,
 ) -> None:
     """Measure the embedded models, dense and pruned, and draw which tokens survive. Needs no network."""
     from skimba.insight.drawing import draw_stages  # matplotlib takes a second to load
 
+    if task not in DEMOS:
+        raise ValueError(f"--task is one of {', '.join(DEMOS)}, got {task!r}")
+    if task != "classify":
+        check_output(picture, (".png",))
+        _dense_demo.show(task, picture, json_output)
+        return
     check_output(picture, PICTURES)
     images = embedded_test_images()
     with bar("measuring", len(demo_runs.MODELS) * -(-len(images) // demo_runs.BATCH)) as advance:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from skimba.data import ADE20K_CLASSES, CLASSES
+from skimba.data.scene_targets import BACKGROUND
 from skimba.dense.any_model import last_map, stage_maps
 from skimba.dense.backbones import DenseBackbone
 from skimba.dense.loading import load_dense
@@ -25,6 +27,12 @@ from skimba.tokens import Restore, start_restore
 IMAGENET = "imagenet"  # weights of the backbone alone, from classification
 OBJECTS = {"coco": 80, "scenes": 10}  # classes that the weights of a data set tell apart
 AREAS = {"ade20k": 150, "scenes": 11}  # the same of a segmenter; scenes with their background
+# Of their classes, where they are known.
+NAMES = {
+    ("mask_rcnn", "scenes"): CLASSES,
+    ("upernet", "scenes"): (BACKGROUND, *CLASSES),
+    ("upernet", "ade20k"): ADE20K_CLASSES,
+}
 # Names begin so of the parameters whose shape follows the number of classes.
 BY_CLASS = (
     "roi_head.bbox_head.fc_",
@@ -215,6 +223,9 @@ def _finished(
     source = checkpoint if pretrained in (None, IMAGENET) else fetch(variant.weights[pretrained])
     if source is not None:
         load_dense(model, source, fresh=() if num_classes is None else BY_CLASS)
+    names = NAMES.get((model.made["kind"], pretrained or ""), ())
+    if len(names) == model.num_classes:
+        model.backbone.pretrained_cfg |= {"label_names": names}
     return model
 
 
