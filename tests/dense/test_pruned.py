@@ -70,7 +70,8 @@ def test_another_dtype_of_the_pruned_model_leaves_the_dense_one(detector):
 
 @pytest.mark.parametrize("way", ["owner", "last", "last_plus_change"])
 def test_a_picture_does_not_depend_on_its_batch_where_counts_differ_by_image(dense_model, way):
-    pruned = skimba.prune(dense_model, replace(skimba.METHODS["hold"], counts="mass"), {1: 0.7, 3: 0.7})
+    by_image = replace(skimba.METHODS["hold"], reduction=skimba.Pairs(likeness="ward"), counts="mass")
+    pruned = skimba.prune(dense_model, by_image, {1: 0.7, 3: 0.7})
     pruned.backbone.restore = way
     together = maps_of(pruned, batch())
     parts = pruned.backbone.run(pruned.backbone.start(batch()), 1, 4)
