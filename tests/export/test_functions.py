@@ -148,3 +148,15 @@ def test_a_product_in_8_bits_is_that_of_the_operators(run, bias):
     inputs["x"][0, 1] = 0
     (got,) = run(functions.int8_linear(bias is not None), inputs)
     assert relative_error(got, int8_linear(**inputs)) < 2e-6
+
+
+@pytest.mark.parametrize("given", [("z", "missing"), ("hold", "order")])
+def test_openvino_takes_the_functions_once_they_are_inlined(tmp_path, given):
+    openvino = pytest.importorskip("openvino")
+    inliner = pytest.importorskip("onnx.inliner")
+    inputs = scan_case(given)
+    model = inliner.inline_local_functions(model_of(functions.selective_scan(given, True), inputs))
+    onnx.save(model, tmp_path / "m.onnx")
+    compiled = openvino.Core().compile_model(tmp_path / "m.onnx", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    got = torch.from_numpy(compiled({name: x.numpy() for name, x in inputs.items()})[0])
+    assert relative_error(got, selective_scan(**inputs, reverse=True)) < 1e-5

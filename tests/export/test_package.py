@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -95,6 +96,7 @@ def test_a_package_equals_the_model_without_skimba(tmp_path, family, way, dtype,
 
 
 @needs_library
+@pytest.mark.skipif(shutil.which("cmake") is None, reason="needs cmake")
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -120,7 +122,7 @@ def test_a_program_in_cpp_classifies_as_the_model_does(tmp_path):
     data.picture(0).save(tmp_path / "picture.pgm")
     build = ["cmake", "-S", ROOT / "examples" / "cpp", "-B", tmp_path / "build", "-DCMAKE_BUILD_TYPE=Release"]
     for command in (
-        [*build, f"-DCMAKE_PREFIX_PATH={torch.utils.cmake_prefix_path}"],
+        [*build, f"-DTORCH={torch.__path__[0]}"],
         ["cmake", "--build", tmp_path / "build"],
     ):
         subprocess.run(list(map(str, command)), check=True, capture_output=True)

@@ -111,12 +111,13 @@ def _recurrence(nodes: Nodes, time: str, inputs: str, held_sum: str | None, reve
     scanned = [decay, added, C, B]
     if held_sum is not None:
         scanned = [decay, nodes("Mul", nodes("Mul", added, B), held_sum), C]
-    _, y = nodes(
+    _, _, y = nodes(
         "Scan",
         first,
+        A,  # as a state that never changes: OpenVINO takes nothing from outside a step
         *scanned,
-        outputs=2,
-        body=_step(A, held_sum is not None),
+        outputs=3,
+        body=_step(held_sum is not None),
         num_scan_inputs=len(scanned),
         scan_input_directions=[int(reverse)] * len(scanned),
         scan_output_directions=[int(reverse)],
@@ -124,13 +125,14 @@ def _recurrence(nodes: Nodes, time: str, inputs: str, held_sum: str | None, reve
     return nodes("Transpose", nodes("Squeeze", y, [-2]), perm=[1, 0, 2])
 
 
-def _step(A: str, added_by_state: bool) -> GraphProto:
+def _step(added_by_state: bool) -> GraphProto:
     """``h <- exp(time A) h + added B``, ``y = C h``."""
     row: Axes = ("b", 1, "e")
     column: Axes = ("b", "n", 1)
     states: Axes = ("b", "n", "e")
     shapes: dict[str, Axes] = {
         "h": states,
+        "A_t": ("n", "e"),
         "time": row,
         "added": states if added_by_state else row,
         "C_t": ("b", 1, "n"),
@@ -139,10 +141,11 @@ def _step(A: str, added_by_state: bool) -> GraphProto:
         shapes["B_t"] = column
     nodes = Nodes("s")
     added = "added" if added_by_state else nodes("Mul", "added", "B_t")
-    h = nodes("Add", nodes("Mul", nodes("Exp", nodes("Mul", "time", A)), "h"), added)
+    h = nodes("Add", nodes("Mul", nodes("Exp", nodes("Mul", "time", "A_t")), "h"), added)
     y = nodes("MatMul", "C_t", h)
+    results: list[tuple[str, Axes]] = [(h, states), (nodes("Identity", "A_t"), ("n", "e")), (y, row)]
     inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
-    outputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in ((h, states), (y, row))]
+    outputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in results]
     return helper.make_graph(nodes.made, "step", inputs, outputs)
 
 
