@@ -23,7 +23,7 @@ def test_the_embedded_models_recognise_the_embedded_images(name):
 @pytest.mark.parametrize("name", demo.MODELS)
 def test_hold_stands_far_above_condensed(name):
     model = skimba.create_model(name, pretrained=True)
-    images = embedded_test_images()[:500]
+    images = embedded_test_images()[:300]
     found = {
         method: accuracy(*predict(skimba.prune(model, name_of, dict.fromkeys(demo.STAGES, 0.5)), images.batches(100)))
         for method, name_of in demo.TITLES.items()

@@ -137,6 +137,7 @@ def test_two_processes_evaluate_every_picture_once(tree, tmp_path):
     assert_same_predictions(tmp_path / "1.csv", tmp_path / "2.csv")
 
 
+@pytest.mark.slow  # evaluation, below its table, is the same loop
 def test_two_processes_predict_as_one(tree, tmp_path):
     for processes in (1, 2):
         run(processes, "predict", "vim_micro_patch4_56", tree, "--out", tmp_path / f"{processes}.csv", "--workers", 0)

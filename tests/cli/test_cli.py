@@ -103,13 +103,14 @@ def test_eval_on_a_folder_of_photographs(tmp_path, monkeypatch, capsys):
     assert "RGB.png cannot be read as an image" in capsys.readouterr().err
 
 
-def test_a_schedule_is_found_printed_written_and_given_again(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("on_images", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_schedule_is_found_printed_written_and_given_again(tmp_path, monkeypatch, capsys, on_images):
     pictures, file = tmp_path / "pictures", tmp_path / "found.json"
     pictures.mkdir()
     for number, pixels in enumerate(embedded_test_images()[:20].pixels):
         Image.fromarray(pixels[0].numpy()).save(pictures / f"{number:02}.png")
-    options = ["--flops", "0.7", "--images", pictures, "--count", "2", "--out", file]
-    run(monkeypatch, "schedule", "vim_micro", *options)
+    options = ["--images", pictures, "--count", "8"] if on_images else []
+    run(monkeypatch, "schedule", "vim_micro", "--flops", "0.7", *options, "--out", file)
     shown = capsys.readouterr().out
     settings = read_settings(json.loads(file.read_text()))
     model = create_model("vim_micro")

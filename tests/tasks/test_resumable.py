@@ -117,7 +117,7 @@ except OSError as error:
 """
 
 
-@pytest.mark.parametrize("room", [0, 1200])
+@pytest.mark.parametrize("room", [0, pytest.param(1200, marks=pytest.mark.slow)])
 def test_after_a_full_disk_the_run_goes_on(tmp_path, room):
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
     out = tmp_path / "a.csv"
