@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from skimba.layers.alignment import align_conv1d, align_conv2d
 from skimba.ops import causal_conv1d, depthwise_conv2d, selective_scan
-from skimba.tokens import DECAY, HOLD, NONE, Alignment, Layout, group_sum, take
+from skimba.tokens import DECAY, HOLD, HOLD_FIRST_ORDER, NONE, Alignment, Layout, group_sum, take
 from skimba.tokens.walks import full_walk
 
 GRID = (5, 6)
@@ -83,13 +83,14 @@ def test_decay_is_the_full_scan_without_input_at_missing_positions(name, rule, g
                 state = torch.exp(F.softplus(raw + bias)[:, None] * A) * state
 
 
+@pytest.mark.parametrize(("align", "operand"), [(HOLD, "hold"), (HOLD_FIRST_ORDER, "step")])
 @pytest.mark.parametrize("name", ORDERS)
-def test_hold_scales_the_step_by_the_positions_that_the_visited_token_owns(name):
-    layout = random_layout(HOLD)
+def test_hold_counts_the_positions_that_the_visited_token_owns(name, align, operand):
+    layout = random_layout(align)
     order, _ = order_of(layout, name)
     time = layout.alignment.scan.time(order, torch.randn(BATCH, KEPT, WIDTH), torch.zeros(WIDTH))
-    assert time.keys() == {"step"}
-    step = time["step"]
+    assert time.keys() == {operand}
+    step = time[operand]
     step = step.flip(1) if order.reverse else step
     for image in range(BATCH):
         for j, position in enumerate(visited(layout, order)[image].tolist()):

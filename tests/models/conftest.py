@@ -13,6 +13,6 @@ FILES = {"test_timm_contract.py", "test_sharing.py"}
 def pytest_collection_modifyitems(items):
     for item in items:
         call = getattr(item, "callspec", None)
-        if item.path.parent == HERE and item.path.name in FILES and call is not None and "model" in call.params:
-            if call.params["model"] not in ALWAYS:
-                item.add_marker(pytest.mark.slow)
+        mine = item.path.parent == HERE and item.path.name in FILES and call is not None
+        if mine and call.params.get("model", "vim") not in ALWAYS:
+            item.add_marker(pytest.mark.slow)

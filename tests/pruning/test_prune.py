@@ -245,7 +245,9 @@ REFUSED = {
     "unknown owner 'random'; known: similar, nearest, similar_near": lambda _: Merge(owner="random"),
     "unknown conv 'ones'": lambda _: Method(align=Alignment("none", "ones")),
     "unknown selection 'best'; known: highest, segments, windows, or a function": lambda _: Drop(selection="best"),
-    "unknown likeness 'dot'; known: cosine, ward, hidden, local, or a function": lambda _: Pairs(likeness="dot"),
+    "unknown likeness 'dot'; known: cosine, ward, ward_near, hidden, local, or a function": lambda _: Pairs(
+        likeness="dot"
+    ),
     "unknown walk 'spiral'; known: sequence, snake": lambda _: Pairs("spiral"),
     "unknown stages 'late'; known: quarters, early, every, even": lambda _: Flops(0.7, stages="late"),
     "order must be 'scan' or 'score', got 'sides'": lambda _: Drop(order="sides"),
