@@ -225,7 +225,7 @@ def test_last_shows_a_removed_position_as_it_was(model, images):
 @pytest.mark.parametrize("size", [(24, 32), (40, 28)])
 def test_groups_of_unequal_counts_restore_each_by_itself(model, restore, size):
     # Images without near ties: rounding, which differs with the size of the batch, may decide those.
-    images = torch.randn(5, 3, *size, generator=torch.Generator().manual_seed(4))
+    images = torch.randn(5, 3, *size, generator=torch.Generator().manual_seed(5))
     images[0] = images[0].mean()  # one that needs few tokens
     by_image = replace(skimba.METHODS["hold"], reduction=skimba.Pairs(likeness="ward"), counts="mass")
     pruned = skimba.prune(model, by_image, {1: 0.7, 2: 0.5})
