@@ -1,5 +1,7 @@
 """VideoMamba of clips: the same methods, counts and features as for pictures, over a grid (t, h, w)."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -100,3 +102,56 @@ def test_other_inputs_are_refused(model, shape, words):
 def test_pictures_are_refused_clips():
     with pytest.raises(ValueError, match=r"images must be \(b 3 height width\)"):
         VideoMamba(**SIZES)(torch.zeros(1, 3, 6, 16, 24))
+
+
+def owners_frames(tokens):
+    """``(b t h w)`` the frame in which the owner of each position stands."""
+    place = tokens.layout.positions(len(tokens.x), tokens.x.device).gather(1, tokens.layout.owner) - 1
+    return tokens.layout.image_part(place) // (tokens.grid[1] * tokens.grid[2])
+
+
+@pytest.mark.parametrize("likeness", ["ward_near", "cosine", "local"])
+@pytest.mark.parametrize("partners", ["all", "near"])
+def test_pairs_within_a_frame_never_cross_frames(model, clips, likeness, partners):
+    still = clips[:, :, :1].expand_as(clips)  # each patch is likest itself in another frame
+    torch.nn.init.zeros_(model.temporal_pos_embedding)
+    frames = torch.arange(FRAMES)[:, None, None].expand(2, FRAMES, 4, 6)
+    pairs = skimba.Pairs("snake", likeness, partners=partners)
+    for schedule in ({1: 0.5}, {1: 0.6, 2: 0.5, 3: 0.3}, {1: FRAMES + 1}, {2: FRAMES}):
+        crossed = {}
+        for within in ("frame", "clip"):
+            method = replace(skimba.METHODS["hold"], reduction=replace(pairs, within=within))
+            crossed[within] = owners_frames(skimba.prune(model, method, schedule).forward_features(still)) != frames
+        assert not crossed["frame"].any()
+        assert crossed["clip"].any() or likeness == "local"
+
+
+def test_frames_merge_when_each_is_down_to_one_token(model, clips):
+    method = replace(skimba.METHODS["hold"], reduction=skimba.Pairs("snake", "ward_near", within="frame"))
+    tokens = skimba.prune(model, method, {1: FRAMES - 2}).forward_features(clips)
+    assert tokens.layout.image_count == FRAMES - 2
+    whole = owners_frames(tokens).flatten(2)
+    assert torch.equal(whole, whole[..., :1].expand_as(whole))  # a frame has one owner
+
+
+def test_within_a_frame_is_the_same_on_pictures():
+    torch.manual_seed(0)
+    pictures, vim = torch.randn(2, 3, 16, 24), randomise(VideoMamba(**SIZES))
+    method = replace(skimba.METHODS["hold"], reduction=replace(skimba.METHODS["hold"].part, within="frame"))
+    found, expected = (skimba.prune(vim, one, {1: 0.5, 2: 0.5})(pictures) for one in (method, "hold"))
+    assert torch.equal(found, expected)
+
+
+def test_within_a_frame_is_written_and_read():
+    method = replace(skimba.METHODS["hold"], reduction=skimba.Pairs("snake", "ward", within="frame"))
+    assert skimba.Method.from_dict(method.to_dict()) == method
+    with pytest.raises(ValueError, match="within must be 'clip' or 'frame', got 'second'"):
+        skimba.Pairs(within="second")
+    with pytest.raises(ValueError, match="counts must be None"):
+        replace(method, counts="mass")
+
+
+def test_stages_are_chosen_on_clips(model, clips):
+    pruned = skimba.prune(model, "hold", skimba.Flops(0.7, images=clips))
+    dense, fewer = (skimba.count_flops(one, convention="exact").total for one in (model, pruned))
+    assert fewer / dense <= 0.7

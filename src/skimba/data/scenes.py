@@ -164,7 +164,7 @@ def photographs() -> tuple[Image.Image, ...]:
     try:
         import skimage.data
     except ImportError as error:
-        raise ImportError("fashion scenes need scikit-image: pip install 'skimba[scenes]'") from error
+        raise ImportError("fashion scenes and moving items need scikit-image: pip install 'skimba[scenes]'") from error
     return tuple(Image.fromarray(getattr(skimage.data, name)()).convert("RGB") for name in PHOTOGRAPHS)
 
 

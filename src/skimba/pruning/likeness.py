@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -87,12 +88,16 @@ def local(tokens: Tokens, a: Tensor, b: Tensor) -> Tensor:
 
 def local_window(tokens: Tokens) -> Tensor:
     """``(b l)`` number of the window of the grid (of its frame) in which each token sits; -1 for extra tokens."""
-    *frame, row, column = grid_place(tokens)
+    *_, row, column = grid_place(tokens)
     height, width = tokens.grid[-2:]
-    number = row // WINDOW * width + column // WINDOW
-    for time in frame:
-        number = number + time * height * width
+    number = row // WINDOW * width + column // WINDOW + frame_number(tokens) * height * width
     return number.masked_fill(tokens.is_extra, -1)
+
+
+def frame_number(tokens: Tokens) -> Tensor:
+    """``(b l)`` the frame of each token, 0 in a picture; of extra tokens it means nothing."""
+    *frame, row, _ = grid_place(tokens)
+    return frame[0] if frame else torch.zeros_like(row)
 
 
 def grid_place(tokens: Tokens) -> tuple[Tensor, ...]:

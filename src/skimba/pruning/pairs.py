@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from skimba.pruning.choices import choose, named
-from skimba.pruning.likeness import LIKENESS, Likeness
+from skimba.pruning.likeness import LIKENESS, Likeness, frame_number, opposite
 from skimba.pruning.owners import heirs
 from skimba.pruning.partners import PARTNERS, Partners
 from skimba.pruning.reduction import Reduction, Stage, kept_places, partition
@@ -17,6 +18,7 @@ from skimba.tokens import Tokens, take
 from skimba.tokens.layout import walk_steps
 
 PairWalk = Callable[[Tokens], Tensor]
+APART = 1e4  # how much less alike two frames are where pairs stay inside one: more than any likeness
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class Pairs(Reduction):
             share of one half is rounded).
         order: ``"scan"``, or ``"sides"``: all even image tokens that are left stand before the odd ones: ToMe as it is, which
             mixes the order on purpose.
+        within: ``"clip"``: a token may merge with one of another frame, at the same place of the next one, say; or ``"frame"``:
+            in space only. Two frames then merge only where each is down to one token. Pictures have one frame.
     """
 
     walk: str | PairWalk = "snake"
@@ -41,6 +45,7 @@ class Pairs(Reduction):
     once: bool = False
     order: str = "scan"
     partners: str | Partners = "all"
+    within: str = "clip"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "walk", named(WALK, self.walk, "walk"))
@@ -50,6 +55,8 @@ class Pairs(Reduction):
             raise TypeError(f"once must be True or False, got {self.once!r}")
         if self.order not in ("scan", "sides"):
             raise ValueError(f"order must be 'scan' or 'sides', got {self.order!r}")
+        if self.within not in ("clip", "frame"):
+            raise ValueError(f"within must be 'clip' or 'frame', got {self.within!r}")
 
     @property
     def keeps_order(self) -> bool:
@@ -57,7 +64,7 @@ class Pairs(Reduction):
 
     @property
     def weighs(self) -> bool:
-        return True
+        return self.within == "clip"  # in a frame of one token there is no best partner
 
     @property
     def least_share(self) -> float:
@@ -74,12 +81,15 @@ class Pairs(Reduction):
         wanted = (*sources.shape, targets.shape[-1])
         if found.shape != wanted:
             raise ValueError(f"a likeness must be one number for each pair, {wanted}, got {tuple(found.shape)}")
-        return found
+        if self.within == "clip":
+            return found
+        frame = frame_number(tokens)
+        return found - APART * (take(frame, sources)[:, :, None] != opposite(frame, targets))
 
     def __call__(self, tokens: Tokens, stage: Stage) -> Tokens:
         reduced = tokens
         while (surplus := reduced.layout.image_count - stage.count) > 0:
-            reduced = self._match(reduced, min(surplus, reduced.layout.image_count // 2), stage)
+            reduced = self._match(reduced, min(surplus, self._most(reduced)), stage)
         if self.keeps_order:
             return reduced
         odd = torch.zeros(tokens.x.shape[:2], device=tokens.x.device).scatter(1, self.sides(tokens)[1], 1.0)
@@ -93,6 +103,14 @@ class Pairs(Reduction):
         likeness, number = self.likenesses(tokens, sources, partners).max(-1)
         own = partners.dim() == 3
         return sources, likeness, partners.gather(-1, number[..., None])[..., 0] if own else take(partners, number)
+
+    def _most(self, tokens: Tokens) -> int:
+        """How many pairs one matching can make. Inside frames it leaves out as many as there are frames: a token that is
+        alone in its frame has no partner."""
+        count, frames = tokens.layout.image_count, math.prod(tokens.grid[:-2])
+        if self.within == "clip" or frames == 1 or count <= frames:
+            return count // 2
+        return max(count // 2 - frames, 1)
 
     def _match(self, tokens: Tokens, pairs: int, stage: Stage) -> Tokens:
         sources, likeness, partner = self.best(tokens)

@@ -62,10 +62,10 @@ class Flops(Target):
 
     Attributes:
         share: in (0, 1).
-        images: ``(b c height width)`` normalised, a few hundred, no labels: the stages are chosen on them, for the least
-            change of the model's logits, or of its restored feature maps where it has no head of its own (a detector, a
-            segmenter, ``num_classes=0``; some ten large pictures will do); for a method with ``counts`` FLOPs are counted on
-            them.
+        images: ``(b c height width)``, of clips ``(b c t height width)``, normalised, a few hundred, no labels: the stages are
+            chosen on them, for the least change of the model's logits, or of its restored feature maps where it has no head of
+            its own (a detector, a segmenter, ``num_classes=0``; some ten large pictures will do); for a method with ``counts``
+            FLOPs are counted on them.
         stages: after which blocks, instead of the method's own; not where images choose them.
     """
 
@@ -223,9 +223,9 @@ def _check_number(value: Any, what: str, low: float, high: float) -> None:
 
 def _check_common(target: Any) -> None:
     """The fields that targets share."""
-    if target.images is not None and not (isinstance(target.images, Tensor) and target.images.dim() == 4):
+    if target.images is not None and not (isinstance(target.images, Tensor) and target.images.dim() in (4, 5)):
         found = tuple(target.images.shape) if isinstance(target.images, Tensor) else target.images
-        raise TypeError(f"images are a tensor (b c height width), got {found!r}")
+        raise TypeError(f"images are a tensor (b c height width), of clips (b c t height width), got {found!r}")
     if target.stages is not None:
         object.__setattr__(target, "stages", read_stages(target.stages))
     size = vars(target).get("batch_size", 1)
