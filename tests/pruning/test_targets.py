@@ -1,4 +1,5 @@
 import itertools
+import math
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,15 @@ import torch
 import skimba
 from skimba import METHODS, Drop, Flops, Method, Milliseconds, Speedup
 from skimba.pruning import Measured, OutOfReachError, Share, calibration, targets
-from skimba.pruning.calibration import Goal, Search, calibrate, schedule_for_speed, stage_sets
+from skimba.pruning.calibration import (
+    TOLERANCE,
+    Goal,
+    Search,
+    calibrate,
+    schedule_for_speed,
+    share_for_flops,
+    stage_sets,
+)
 from tests.conftest import tiny_vim
 
 
@@ -72,6 +81,41 @@ def test_stage_sets_lie_within_the_model():
         assert all(stages[0] >= 1 and stages[-1] <= depth for stages in sets)
     assert (1, 2, 3, 4) in stage_sets(8)
     assert (3, 9, 15, 21) in stage_sets(24)
+
+
+FLOPS = {  # as a model's may grow with the share kept: in steps, with a jump at 1, along a curve
+    "steps": lambda share: 0.1 + 0.8 * math.ceil(48 * share) / 48,
+    "curve": lambda share: 0.1 + 0.9 * share**4,
+    "steep": lambda share: 0.1 + 0.9 * share**40,
+    "flat": lambda share: 0.3 if share < 0.7 else 0.95,
+}
+
+
+@pytest.mark.parametrize("least", [0.05, 0.5])
+@pytest.mark.parametrize("kind", FLOPS)
+def test_the_share_found_is_that_of_halving(kind, least):
+    asked = []
+
+    def flops(share):
+        asked.append(share)
+        return FLOPS[kind](share)
+
+    for target in (0.55, 0.72, 0.8999, 0.94):
+        asked.clear()
+        sizes = {"steps": lambda share: math.ceil(48 * share)}
+        found = share_for_flops(flops, target, least, sizes.get(kind, lambda share: share))
+        assert len(asked) <= (6 if kind == "steps" else 20)
+        low, high = least, 1.0
+        while high - low > TOLERANCE:
+            middle = (low + high) / 2
+            low, high = (middle, high) if FLOPS[kind](middle) <= target else (low, middle)
+        assert found == pytest.approx(low, abs=1e-9)
+        assert FLOPS[kind](found) <= target
+
+
+def test_a_share_out_of_reach_is_told():
+    with pytest.raises(OutOfReachError, match=r"comes down to 0\.550 of the FLOPs, got target 0\.5"):
+        share_for_flops(lambda share: 0.1 + 0.9 * share, 0.5, 0.5, lambda share: share)
 
 
 def simulated(monkeypatch, measure):
