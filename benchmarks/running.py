@@ -13,7 +13,11 @@ from skimba.ops import native
 from skimba.pruning import OutOfReachError
 
 Part = tuple[Callable[[], Iterator[Any]], Callable[[Any], dict[str, Any]]]  # its runs, and what does one
-NUMBERS: dict[str, type] = {"reduction": float, "seed": int}  # of the fields of a run; all others are text
+NUMBERS: dict[str, type] = {
+    "reduction": float,
+    "seed": int,
+    "images": int,
+}  # of the fields of a run; all others are text
 WORDS = {"model": "only these models, for a process on each core"}
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import skimba
-from benchmarks import dense_report, dense_study
+from benchmarks import dense_report, dense_study, dense_verdict
 from benchmarks.storm import InsideBlocks, on_the_grid
 from skimba.data import Selected
 from skimba.data.dense_opening import open_maps, open_objects
@@ -22,15 +22,23 @@ def small(monkeypatch, tmp_path):
         "segmentation": skimba.upernet("vim_micro", num_classes=11, **SIZES).eval(),
     }
     scenes = {"detection": open_objects(None, "test"), "segmentation": open_maps(None, "test")}
-    for module in (dense_study, dense_report):
+    for module in (dense_study, dense_report, dense_verdict):
         monkeypatch.setattr(module, "MODELS", ("vim_micro",))
-        monkeypatch.setattr(module, "METHODS", {name: dense_study.METHODS[name] for name in ("hold", "top")})
-        monkeypatch.setattr(module, "REDUCTIONS", (0.4,))
+    monkeypatch.setattr(dense_study, "METHODS", {name: dense_study.METHODS[name] for name in ("hold", "top")})
+    monkeypatch.setattr(dense_study, "REDUCTIONS", (0.4,))
+    monkeypatch.setattr(dense_study, "COMPARED", (0.4,))
+    monkeypatch.setattr(dense_study, "EVERYWHERE", ("hold", "top"))
+    monkeypatch.setattr(dense_study, "RESTORED", ("hold", "top"))
+    monkeypatch.setattr(dense_study, "CHECKED", ())
+    monkeypatch.setattr(dense_study, "models", lambda task: ["vim_micro"])
+    monkeypatch.setattr(dense_study, "digest", lambda task, model: "these")
+    dense_study.reduced.cache_clear()
     monkeypatch.setattr(dense_study, "dense", lambda task, model: made[task])
     monkeypatch.setattr(dense_study, "pictures", lambda task: Selected(scenes[task], range(4)))
     monkeypatch.setattr(dense_study, "RESULTS", tmp_path / "dense_results.jsonl")
     monkeypatch.setattr(dense_study, "ROUNDS", 1)
-    return tmp_path
+    yield tmp_path
+    dense_study.reduced.cache_clear()
 
 
 def test_finished_runs_are_not_repeated_and_make_the_page(small):
@@ -38,14 +46,15 @@ def test_finished_runs_are_not_repeated_and_make_the_page(small):
     arguments += ["--restore", "last", "--restore", "zeros"]
     dense_study.main(arguments)
     lines = dense_study.read_results()
-    assert [(line["method"], line["restore"]) for line in lines] == [
-        ("dense", "last"),
-        ("hold", "last"),
-        ("storm", "last"),
-        ("hold", "zeros"),
+    assert [(line["method"], line["restore"], line["images"]) for line in lines] == [
+        ("dense", "last", 1000),
+        ("dense", "last", 200),
+        ("hold", "last", 200),
+        ("storm", "last", 200),
+        ("hold", "zeros", 200),
     ]
-    dense, hold, storm, *_ = lines
-    assert (dense["backbone_share"], dense["whole_share"], dense["images"]) == (1, 1, 4)
+    _, dense, hold, storm, *_ = lines
+    assert (dense["backbone_share"], dense["whole_share"], dense["measured"]) == (1, 1, 4)
     assert 0.55 < hold["backbone_share"] <= 0.6 < hold["whole_share"] < 1
     assert 0.8 < storm["backbone_share"] < 1
     assert len({line["miou"] for line in lines}) > 1
@@ -54,8 +63,48 @@ def test_finished_runs_are_not_repeated_and_make_the_page(small):
     assert dense_study.read_results() == lines
     dense_report.write_dense_page(small)
     page = (small / "dense_results.md").read_text()
-    assert f"| vim_micro | dense | 100.0 | 100.0 | {100 * dense['miou']:.1f} |" in page
-    assert "box AP" in page
+    assert f"| vim_micro | dense | 100.0 | 100.0 | 100.0 | {100 * dense['miou']:.1f} |" in page
+
+
+def test_other_weights_are_measured_anew_and_the_page_is_theirs(small, monkeypatch):
+    arguments = ["--part", "segmentation", "--method", "dense", "--images", "200"]
+    dense_study.main(arguments)
+    monkeypatch.setattr(dense_study, "digest", lambda task, model: "others")
+    dense_study.main(arguments)
+    dense_study.main(arguments)
+    lines = dense_study.read_results()
+    assert [line["weights"] for line in lines] == ["these", "others"]
+    assert dense_study.latest(lines) == lines[1:]
+
+
+def test_the_words_follow_the_numbers():
+    def run(method, miou, reduction=0.2, restore="last"):
+        named = {"part": "segmentation", "task": "segmentation", "model": "vim_micro", "images": 200}
+        return {
+            **named,
+            "method": method,
+            "reduction": reduction,
+            "restore": restore,
+            "miou": miou,
+            "backbone_share": 0.9,
+            "blocks_share": 0.62,
+        }
+
+    lines = [
+        run("dense", 0.6, None),
+        *(run("hold", 0.598), run("top", 0.55), run("condensed", 0.3), run("r_meeto", 0.41), run("storm", 0.5, None)),
+        run("hold", 0.599, restore="owner"),
+        run("hold", 0.58, 0.4),
+    ]
+    words = dense_verdict.verdict(lines)
+    assert "`hold` loses 0.2 points of mIoU and `top` loses 5.0 points of mIoU (dense: 60.0)" in words
+    assert "With 20% of the backbone's FLOPs saved (38% of its blocks')" in words
+    assert "At -40%, `hold` loses 2.0 points." in words
+    assert "holds here for `hold`, without training" in words
+    assert "best condensed rival, `r_meeto`, loses 19.0 points" in words
+    assert "`storm` loses 10.0 points while saving 10 %" in words
+    assert "Under `hold` the restores rank `owner` (59.9), `last` (59.8)" in words
+    assert dense_verdict.verdict(lines[:2]) == ""
 
 
 def test_detectors_are_measured_and_timed(small):

@@ -87,6 +87,15 @@ class Variant:
     paper_schedule: Mapping[int, float] | None = None
 
 
+def in_package(source: Source) -> bool:
+    """Whether it is a file of this installation of skimba."""
+    return isinstance(source, str) and _packaged(source).is_file()
+
+
+def _packaged(name: str) -> Path:
+    return Path(str(resources.files("skimba") / "assets" / name))
+
+
 def fetch(source: Source) -> Path:
     """Local path of a weights file; hub files are downloaded (and cached by ``huggingface_hub``) when first asked for.
 
@@ -95,7 +104,7 @@ def fetch(source: Source) -> Path:
         ConnectionError: the hub cannot be reached and the file is not in its cache.
     """
     if isinstance(source, str):
-        path = Path(str(resources.files("skimba") / "assets" / source))
+        path = _packaged(source)
         if not path.is_file():
             raise FileNotFoundError(f"no weights {source} in this installation of skimba (looked in {path.parent})")
         return path
