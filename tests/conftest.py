@@ -2,7 +2,6 @@ import pytest
 import torch
 
 from skimba.models import LocalVim, MambaReg, PlainMamba, VideoMamba, VisionMamba
-from tests.processes import Processes
 
 SIZES = {"img_size": (24, 32), "patch_size": 4, "embed_dim": 16, "depth": 4, "num_classes": 5}
 
@@ -72,13 +71,6 @@ def model(request):
     """A small model of each family, of 48 image tokens."""
     torch.manual_seed(0)
     return randomise(TINY[request.param]())
-
-
-@pytest.fixture(scope="session")
-def processes():
-    """Starts processes that have the library loaded."""
-    with Processes() as started:
-        yield started
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 
@@ -70,15 +71,14 @@ def test_ctrl_c_is_a_line_and_exit_code_130(monkeypatch, capsys):
     assert capsys.readouterr().err == "skimba: interrupted\n"
 
 
-def test_a_search_for_a_schedule_can_be_interrupted(processes):
-    process = processes.start(SEARCH)
-    while process.stdout != "begun\n":
-        assert process.poll() is None, process.stderr
-        time.sleep(0.005)
+def test_a_search_for_a_schedule_can_be_interrupted():
+    command = [sys.executable, "-c", SEARCH]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "begun\n"
     time.sleep(1)
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
-    assert process.stderr.endswith("skimba: interrupted\n")
+    assert process.communicate(timeout=60)[1].endswith("skimba: interrupted\n")
+    assert process.returncode == 130
 
 
 SEARCH = """

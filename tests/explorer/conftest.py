@@ -6,12 +6,13 @@ import pytest
 
 from skimba.explorer import Explorer, ExplorerServer, named_offer
 
-MODELS = ("vim_micro", "plain_mamba_micro")
+DENSE = ("mask_rcnn:plain_mamba_micro", "upernet:plain_mamba_micro")
+MODELS = ("vim_micro", "plain_mamba_micro", *DENSE)
 
 
 @pytest.fixture(scope="session")
 def server():
-    """A server of two embedded models, in threads of this process."""
+    """A server of embedded models, in threads of this process."""
     faults = []
     explorer = Explorer({name: named_offer(name) for name in MODELS})
     with ExplorerServer(explorer, on_fault=faults.append) as running:

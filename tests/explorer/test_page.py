@@ -156,6 +156,31 @@ def test_the_keyboard_chooses_a_patch_and_other_models_answer(open_page):
     wait(page)
 
 
+@pytest.mark.parametrize(("name", "least"), [("mask_rcnn", 1), ("upernet", 2)])
+def test_a_detector_and_a_segmenter_show_what_they_find(open_page, ask, name, least):
+    page = open_page()
+    page.locator("#model").select_option(f"{name}:plain_mamba_micro")
+    page.locator("#code-python", has_text=f"skimba.{name}").wait_for()
+    wait(page)
+    for side, asked in {"dense": {"method": "dense"}, "pruned": {"method": "hold", "share": 0.7}}.items():
+        _, found = ask("answer", model=f"{name}:plain_mamba_micro", picture="example:3", side=asked)
+        assert shown(page, side) == [(one["number"], pytest.approx(one["probability"])) for one in found["classes"]]
+        assert len(found["classes"]) >= least
+        image = page.locator(f"#side-{side} .found")
+        assert image.evaluate("image => image.complete && image.naturalWidth") == 640
+        assert image.get_attribute("alt").endswith(", ".join(one["name"] for one in found["classes"]))
+        assert float(page.locator(f"#side-{side} .gflops").inner_text()) == pytest.approx(
+            found["gflops"]["exact"], rel=5e-3
+        )
+        assert float(page.locator(f"#side-{side} .ms").inner_text()) > 0
+    assert not page.locator("#patch").is_visible()
+    page.locator("#model").select_option("vim_micro")
+    page.locator("#code-python", has_text="vim_micro").wait_for()
+    wait(page)
+    assert page.locator("#patch").is_visible()
+    assert not page.locator("#side-dense .found").is_visible()
+
+
 def test_what_cannot_be_done_is_said_on_its_side(open_page):
     page = open_page()
     page.locator("#rival-method").select_option("evit")

@@ -11,8 +11,8 @@ WAYS = {"dense": None, "hold": "hold", "top": "top"}
 
 def made(family, way):
     torch.manual_seed(0)
-    model = randomise(TINY[family](depth=2))  # a trace's time is that of its blocks
-    return model if WAYS[way] is None else skimba.prune(model, WAYS[way], {1: 0.5})
+    model = randomise(TINY[family]())
+    return model if WAYS[way] is None else skimba.prune(model, WAYS[way], {2: 0.5})
 
 
 def cases():

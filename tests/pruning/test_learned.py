@@ -65,7 +65,7 @@ def test_its_flops_count_with_the_reducer(pruned):
 
 
 def test_training_moves_it_and_the_file_holds_it(tmp_path):
-    images = embedded_test_images()[:80]
+    images = embedded_test_images()[:200]
     recipe = Recipe("vim_micro", epochs=2, batch_size=20, pretrained=True, prune={"method": "dyvm", "schedule": KEEP})
     train(recipe, images, images[:20], tmp_path)
     fresh = prune(create_model("vim_micro", pretrained=True), "dyvm", KEEP).eval()

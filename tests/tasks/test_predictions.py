@@ -1,6 +1,9 @@
 import csv
 import json
+import os
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 
@@ -88,11 +91,12 @@ def test_other_files_are_not_predictions(tmp_path):
         read_rows(tmp_path / "a.parquet", ClassPrediction)
 
 
-def test_a_killed_prediction_resumes(tmp_path, processes):
+def test_a_killed_prediction_resumes(tmp_path):
     tree = write_tree(tmp_path / "tree", train=40, test=20)
     corrupt(tree / "train", 3)
-    call = (SMALL_CHUNKS, tree, tmp_path / "broken.parquet")
-    process = processes.start(*call)
+    call = [sys.executable, "-c", SMALL_CHUNKS, str(tree), str(tmp_path / "broken.parquet")]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    process = subprocess.Popen(call, env=environment)
     parts = tmp_path / "broken.parquet.parts"
     while not list(parts.glob("*.jsonl")):
         assert process.poll() is None
@@ -103,7 +107,7 @@ def test_a_killed_prediction_resumes(tmp_path, processes):
     assert 1 <= len(done) < 15
     mark = {"rejected": {"name": "not", "reason": "predicted again"}}
     done[0].write_text(done[0].read_text() + json.dumps(mark) + "\n")
-    assert processes.run(*call).returncode == 0
+    subprocess.run(call, env=environment, check=True, timeout=100)
     model = create_model("vim_micro_patch4_56", pretrained=True)
     assert predict_files(CLASSIFICATION, model, find_images([tree]), tmp_path / "whole.csv") == (57, 3)
     whole, resumed = (read_rows(tmp_path / name, ClassPrediction) for name in ("whole.csv", "broken.parquet"))

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,6 @@ from skimba.training import Recipe, read_recipe
 from tests.cli.test_cli import run
 from tests.data.idx_files import write_fashion_mnist
 from tests.data.scene_tree import write_tree
-from tests.processes import COMMAND
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
 PUBLISHED_GFLOPS = {
@@ -111,7 +112,8 @@ def test_overrides_must_be_key_and_value():
         read_recipe("vim_micro", ["model.depth=3"])
 
 
-def test_a_wrong_recipe_leaves_the_process_with_code_2(tmp_path, processes):
-    result = processes.run(COMMAND, "train", "vim_micro", "epoch=1", "--out", tmp_path)
+def test_a_wrong_recipe_leaves_the_process_with_code_2(tmp_path):
+    command = [sys.executable, "-m", "skimba", "train", "vim_micro", "epoch=1", "--out", str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert result.returncode == 2
     assert result.stderr == "skimba: unknown key 'epoch'; did you mean 'epochs'?\n"

@@ -13,7 +13,10 @@ from torch import Tensor
 
 from skimba.cost.flops import count_flops
 from skimba.cost.timing import take_turns
+from skimba.dense import DenseModel
+from skimba.dense.model import tokens_of
 from skimba.explorer.catalogue import Opened
+from skimba.explorer.found import find, shares
 from skimba.insight.drawing import token_map
 from skimba.insight.trace import trace
 from skimba.models import TokenModel
@@ -25,16 +28,20 @@ ROUNDS, LEAST_TIME_S = 5, 0.3  # of a timing
 GIGA = 1e9
 
 
-def answer(opened: Opened, model: TokenModel, image: Tensor) -> dict[str, Any]:
-    """``classes`` (first five, best first), ``all`` (every probability) and ``stages`` of one image ``(1 c height width)``."""
+Model = TokenModel | DenseModel
+
+
+def answer(opened: Opened, model: Model, image: Tensor) -> dict[str, Any]:
+    """``classes`` and ``stages`` of one image ``(1 c height width)``. The classes are the first five with their probabilities,
+    best first; of a detector those of its objects with their scores, of a segmenter those in the picture with their shares."""
     with torch.inference_mode():
-        probabilities = model(image)[0].float().softmax(0)
-        stages = trace(model, image)
-    best = probabilities.topk(min(TOP, len(probabilities)))
-    classes = [
-        {"number": number, "name": opened.name_of(number), "probability": probability}
-        for number, probability in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    ]
+        if isinstance(model, DenseModel):
+            best = shares(model, find(model, opened.classes, image))
+            stages = trace(model.backbone, model.pictures.normalize(image))
+        else:
+            best, stages = _best(model(image)[0].float().softmax(0)), trace(model, image)
+    classes = [{"number": n, "name": opened.name_of(n), "probability": probability} for n, probability in best]
+    model = tokens_of(model)
     afters = [0, *stage_blocks_of(model)]
     return {
         "classes": classes,
@@ -43,6 +50,11 @@ def answer(opened: Opened, model: TokenModel, image: Tensor) -> dict[str, Any]:
         "classToken": model.class_token_count > 0,
         "stages": [stage(tokens, after) for tokens, after in zip(stages, afters, strict=True)],
     }
+
+
+def _best(probabilities: Tensor) -> list[tuple[int, float]]:
+    best = probabilities.topk(min(TOP, len(probabilities)))
+    return list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
 
 
 def stage(tokens: Tokens, after: int) -> dict[str, Any]:
@@ -68,12 +80,12 @@ def stage_blocks_of(model: TokenModel) -> list[int]:
     return [b for b, (before, left) in zip(reducer.amounts, pairwise(reducer.counts), strict=True) if left < before]
 
 
-def cost(model: TokenModel) -> dict[str, float]:
+def cost(model: Model) -> dict[str, float]:
     """Billions of multiply-adds for one image, by both conventions."""
     return {c: count_flops(model, convention=c).total / GIGA for c in ("exact", "published")}
 
 
-def times(models: Mapping[int, TokenModel], image: Tensor) -> dict[int, float]:
+def times(models: Mapping[int, Model], image: Tensor) -> dict[int, float]:
     """Median milliseconds of each model on the image, warmed up, in turns."""
     with torch.inference_mode():
         taken = take_turns({key: partial(model, image) for key, model in models.items()}, ROUNDS, LEAST_TIME_S)

@@ -8,20 +8,29 @@ from functools import cache, cached_property
 from importlib.util import find_spec
 
 import torch
+from PIL import ImageOps
 from PIL.Image import Image
 from timm.data import ImageNetInfo
+from torch import Tensor
+from torchvision.transforms.v2 import functional
 
 from skimba.data import FashionScenes, LabelledImages, embedded_test_images
 from skimba.data.pictures import Mode
+from skimba.data.scene_targets import SceneObjects, dense_scenes
 from skimba.data.scenes import PHOTOGRAPHS, photographs
 from skimba.data.transforms import Transform, evaluation_transform
+from skimba.dense import DenseModel
+from skimba.dense.model import tokens_of
+from skimba.dense.variants import VARIANTS
 from skimba.models import TokenModel
 from skimba.models.registry import MODELS
-from skimba.models.variants import FASHION, HubFile
+from skimba.models.variants import FASHION, HubFile, in_package
 from skimba.pruning import unprune
 from skimba.store import create_model
+from skimba.store.create import make_model
 
 TASK = "classification"  # of pictures, in TASKS
+DENSE_EXAMPLES = 10
 SCENES_MEASURED = 300  # a scene takes a millisecond or two to compose
 
 
@@ -62,7 +71,7 @@ class Offer:
     name: str
     python: str
     arguments: str
-    load: Callable[[], TokenModel]
+    load: Callable[[], TokenModel | DenseModel]
     gallery: Gallery
     classes: Callable[[], tuple[str, ...]] = tuple
 
@@ -73,31 +82,48 @@ class Opened:
     Attributes:
         given: the model as it was loaded, perhaps pruned.
         dense: without its pruning.
+        tokens: the model whose tokens a pruning takes out: ``dense``, or its backbone.
         classes: names by class number; empty where nobody knows them.
 
     Raises:
-        ValueError: it is no classifier.
+        ValueError: it neither classifies, detects nor segments pictures.
         ConnectionError, FileNotFoundError, ValueError: weights that are unavailable or do not fit.
     """
 
     def __init__(self, offer: Offer) -> None:
         self.offer = offer
         model = offer.load()
-        if not isinstance(model, TokenModel) or not model.num_classes or model.task != TASK:
-            raise ValueError(f"{offer.name} does not classify pictures: the explorer shows models that do")
+        if not isinstance(model, DenseModel) and not (
+            isinstance(model, TokenModel) and model.num_classes and model.task == TASK
+        ):
+            raise ValueError(f"{offer.name} does not classify pictures, nor detect or segment what is in them")
         self.given, self.dense = model.eval(), unprune(model).eval()
-        classes = tuple(model.pretrained_cfg.get("label_names") or ()) or offer.classes()
+        self.tokens = tokens_of(self.dense)
+        classes = tuple(self.tokens.pretrained_cfg.get("label_names") or ()) or offer.classes()
         self.classes = classes if len(classes) == model.num_classes else ()
 
     @property
     def mode(self) -> Mode:
         """How pictures are decoded."""
-        return "L" if self.dense.in_chans == 1 else "RGB"
+        return "L" if self.tokens.in_chans == 1 else "RGB"
+
+    @property
+    def classifier(self) -> TokenModel:
+        """The dense model. Raises ValueError if it is no classifier."""
+        if isinstance(self.dense, DenseModel):
+            raise ValueError(f"{self.offer.name} is no classifier, and this view is of classifiers")
+        return self.dense
 
     @cached_property
     def transform(self) -> Transform:
-        """From a picture to ``(c height width)``."""
-        return evaluation_transform(self.dense)
+        """From a picture to ``(c height width)``: normalised for a classifier; of a detector or segmenter the middle of the
+        picture, at the size that its costs are counted on, with values in 0 … 1."""
+        return self._middle if isinstance(self.dense, DenseModel) else evaluation_transform(self.dense)
+
+    def _middle(self, picture: Image) -> Tensor:
+        height, width = self.dense.img_size
+        found: Tensor = functional.pil_to_tensor(ImageOps.fit(picture, (width, height))).float() / 255
+        return found
 
     def name_of(self, number: int) -> str:
         """Of a class."""
@@ -106,19 +132,25 @@ class Opened:
 
 def embedded_offers() -> dict[str, Offer]:
     """The models whose weights come with the package."""
-    return {
-        name: named_offer(name)
-        for name, variant in MODELS.items()
-        if isinstance(variant.source, str) and variant.model.task == TASK
-    }
+    classifiers = [name for name, one in MODELS.items() if in_package(one.source) and one.model.task == TASK]
+    dense = [
+        f"{kind}:{name}"
+        for kind, variants in VARIANTS.items()
+        for name, one in variants.items()
+        if any(in_package(file) for file in one.weights.values())
+    ]
+    return {name: named_offer(name) for name in (*classifiers, *dense)}
 
 
 def named_offer(name: str) -> Offer:
-    """A model of :func:`skimba.list_models` with its published weights.
+    """A model of :func:`skimba.list_models`, or ``mask_rcnn:NAME`` or ``upernet:NAME``, with its published weights.
 
     Raises:
         ValueError: no such name.
     """
+    kind, _, dense = name.partition(":")
+    if kind in VARIANTS:
+        return _dense_offer(kind, dense)
     if name not in MODELS:
         raise ValueError(f"unknown model {name!r}; known: {', '.join(sorted(MODELS))}, or a .safetensors of save_model")
     variant = MODELS[name]
@@ -127,6 +159,17 @@ def named_offer(name: str) -> Offer:
     classes = _fashion_classes if embedded else _imagenet_classes if isinstance(variant.source, HubFile) else tuple
     python = f'skimba.create_model("{name}", pretrained=True)'
     return Offer(name, python, name, lambda: create_model(name, pretrained=True), gallery, classes)
+
+
+def _dense_offer(kind: str, name: str) -> Offer:
+    variants = VARIANTS[kind]
+    if name not in variants or not variants[name].weights:
+        known = ", ".join(f"{kind}:{one}" for one, variant in variants.items() if variant.weights)
+        raise ValueError(f"no weights of {kind}:{name} are published; known: {known}")
+    weights, source = next(iter(variants[name].weights.items()))
+    gallery = DENSE_GALLERY if isinstance(source, str) else PHOTO_GALLERY
+    python = f'skimba.{kind}("{name}", pretrained="{weights}")'
+    return Offer(f"{kind}:{name}", python, f"{kind}:{name}", lambda: make_model(kind, name, weights), gallery)
 
 
 @cache
@@ -154,6 +197,14 @@ def _scene_examples() -> list[Example]:
     return _one_of_each(fashion_scenes()) if _has_photographs() else _fashion_examples()
 
 
+@cache
+def _dense_examples() -> list[Example]:
+    if not _has_photographs():
+        return _fashion_examples()
+    scenes = SceneObjects(dense_scenes(fashion(), "test"))
+    return [Example(f"scene {number + 1}", scenes.picture(number)) for number in range(DENSE_EXAMPLES)]
+
+
 def _photo_examples() -> list[Example]:
     if not _has_photographs():
         return _fashion_examples()
@@ -177,3 +228,4 @@ def _imagenet_classes() -> tuple[str, ...]:
 FASHION_GALLERY = Gallery(_fashion_examples, fashion)
 SCENE_GALLERY = Gallery(_scene_examples, fashion_scenes)
 PHOTO_GALLERY = Gallery(_photo_examples)
+DENSE_GALLERY = Gallery(_dense_examples)

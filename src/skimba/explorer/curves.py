@@ -102,7 +102,7 @@ class Curves:
             curve.state, curve.reason = "failed", plain(error)
 
     def _measure(self, curve: Curve, place: int, side: Side, opened: Opened, images: LabelledImages) -> None:
-        model = self._worker.wait_for(lambda: side.make(opened))
+        model = self._worker.wait_for(lambda: side.classifier(opened))
         right = 0
         for start in range(0, len(images), BATCH):
             if curve.cancelled.is_set():

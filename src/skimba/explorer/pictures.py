@@ -10,9 +10,11 @@ import numpy as np
 from PIL import Image
 from timm.data import resolve_data_config
 from torch import Tensor
+from torchvision.transforms.v2 import functional
 
 from skimba.data.decoding import decode
 from skimba.data.pictures import Mode
+from skimba.dense import DenseModel
 from skimba.explorer.catalogue import Opened
 
 LARGEST_UPLOAD = 32 << 20  # bytes
@@ -70,6 +72,8 @@ class Pictures:
 
 def seen(image: Tensor, opened: Opened) -> bytes:
     """PNG of ``(1 c height width)``, in the colours that it had before it was normalised: what the model sees."""
+    if isinstance(opened.dense, DenseModel):
+        return as_png(functional.to_pil_image(image[0]))
     config = resolve_data_config(model=opened.dense)
     mean, std = (np.asarray(config[key], np.float32)[:, None, None] for key in ("mean", "std"))
     shown = np.clip(image[0].numpy() * std + mean, 0, 1)

@@ -234,5 +234,6 @@ def _json(content: object) -> tuple[str, bytes]:
 Query = Mapping[str, Any]
 PICTURES: dict[str, Callable[[Explorer, Query], bytes]] = {
     "/api/seen": Explorer.seen,
+    "/api/drawn": Explorer.drawn,
     "/api/thumbnail": Explorer.thumbnail,
 }

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, TypeVar
 
 from torch import Tensor
 
+from skimba.dense import DenseModel
+from skimba.dense.model import tokens_of
 from skimba.explorer import answers
 from skimba.explorer.catalogue import Offer, Opened
 from skimba.explorer.curves import SHARES, Curves
+from skimba.explorer.found import drawn, find
 from skimba.explorer.line import line
 from skimba.explorer.pictures import LARGEST_UPLOAD, Pictures, as_png, seen
 from skimba.explorer.reading import memory, reading
@@ -89,6 +93,21 @@ class Explorer:
         name = _text(question, "picture")
         return self.worker.ask(lambda: as_png(self.pictures.image(name, self.opened(question)), THUMBNAIL))
 
+    def drawn(self, question: Question) -> bytes:
+        """PNG of the picture with what a side's detector or segmenter finds; the side is JSON."""
+        try:
+            side = Side.read(json.loads(_text(question, "side")))
+        except json.JSONDecodeError as error:
+            raise ValueError("the side is not JSON") from error
+
+        def compute() -> bytes:
+            model, image = self.model(question, side), self.image(question)
+            if not isinstance(model, DenseModel):
+                raise ValueError(f"{_text(question, 'model')} draws nothing: it is neither a detector nor a segmenter")
+            return as_png(drawn(model, find(model, self.opened(question).classes, image), image))
+
+        return self.worker.ask(lambda: self.remembered("drawn", question, side, compute))
+
     # What follows runs on the worker's thread.
 
     def opened(self, question: Question) -> Opened:
@@ -106,10 +125,15 @@ class Explorer:
         key = (opened.offer.name, picture)
         return self._images.get(key, lambda: self.pictures.tensor(picture, opened))
 
-    def model(self, question: Question, side: Side) -> TokenModel:
+    def model(self, question: Question, side: Side) -> TokenModel | DenseModel:
         """The model of a side."""
         opened = self.opened(question)
         return self._models.get((opened.offer.name, side), lambda: side.make(opened))
+
+    def classifier(self, question: Question, side: Side) -> TokenModel:
+        """The same. Raises ValueError if it is no classifier."""
+        dense, found = self.opened(question).classifier, self.model(question, side)
+        return found if isinstance(found, TokenModel) else dense
 
     def cost(self, question: Question, side: Side) -> dict[str, float]:
         """GFLOPs of a side by convention."""
@@ -139,14 +163,15 @@ def model(explorer: Explorer, question: Question) -> dict[str, Any]:
 
     def compute() -> dict[str, Any]:
         opened = explorer.opened(question)
-        gallery = opened.offer.gallery
+        gallery, own = opened.offer.gallery, tokens_of(opened.given).reducer
         return {
-            "depth": len(opened.dense.layers),
+            "depth": len(opened.tokens.layers),
             "size": list(opened.dense.img_size),
-            "channels": opened.dense.in_chans,
+            "channels": opened.tokens.in_chans,
             "examples": [example.name for example in gallery.examples()],
             "measurable": gallery.labelled is not None,
-            "own": None if opened.given.reducer is None else str(opened.given.reducer),
+            "own": None if own is None else str(own),
+            "draws": isinstance(opened.dense, DenseModel),
         }
 
     return explorer.worker.ask(compute)
@@ -184,7 +209,7 @@ def patch(explorer: Explorer, question: Question) -> dict[str, Any]:
     side, block, place = Side.read(question.get("side")), _number(question, "block"), _number(question, "patch")
 
     def compute() -> dict[str, Any]:
-        return reading(explorer.model(question, side), explorer.image(question), block, place)
+        return reading(explorer.classifier(question, side), explorer.image(question), block, place)
 
     return explorer.worker.ask(lambda: explorer.remembered("patch", question, side, compute, block, place))
 
@@ -194,8 +219,8 @@ def scan_line(explorer: Explorer, question: Question) -> dict[str, Any]:
     side, block = Side.read(question.get("side")), _number(question, "block")
 
     def compute() -> dict[str, Any]:
-        dense = explorer.opened(question).dense
-        return line(explorer.model(question, side), dense, explorer.image(question), block)
+        dense = explorer.opened(question).classifier
+        return line(explorer.classifier(question, side), dense, explorer.image(question), block)
 
     return explorer.worker.ask(lambda: explorer.remembered("line", question, side, compute, block))
 
@@ -205,8 +230,8 @@ def remembers(explorer: Explorer, question: Question) -> dict[str, Any]:
     side, block, place = Side.read(question.get("side")), _number(question, "block"), _number(question, "patch")
 
     def compute() -> dict[str, Any]:
-        dense = explorer.opened(question).dense
-        return memory(explorer.model(question, side), dense, explorer.image(question), block, place)
+        dense = explorer.opened(question).classifier
+        return memory(explorer.classifier(question, side), dense, explorer.image(question), block, place)
 
     return explorer.worker.ask(lambda: explorer.remembered("memory", question, side, compute, block, place))
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from skimba.dense import DenseModel
+from skimba.dense.model import tokens_of
 from skimba.explorer.catalogue import Opened
 from skimba.models import TokenModel
 from skimba.pruning import METHODS, Flops, Method, Pruner, Share, prune
@@ -60,7 +62,7 @@ class Side:
             raise TypeError(f"a side is a table of {', '.join(cls.__dataclass_fields__)}, got {str(plain)[:80]}")
         return cls(**plain)
 
-    def make(self, opened: Opened) -> TokenModel:
+    def make(self, opened: Opened) -> TokenModel | DenseModel:
         """The model of this side. Weights are shared.
 
         Raises:
@@ -71,10 +73,16 @@ class Side:
         method = self._method()
         schedule: Any = Flops(float(self.flops)) if self.flops else self._stages(method, opened)
         pruned = prune(opened.dense, method, schedule).eval()
-        assert isinstance(pruned.reducer, Pruner)
-        if pruned.reducer.scorer is not None:
+        reducer = tokens_of(pruned).reducer
+        assert isinstance(reducer, Pruner)
+        if reducer.scorer is not None:
             raise ValueError(f"{self.method} has a score that is to be trained first; the explorer trains nothing")
         return pruned
+
+    def classifier(self, opened: Opened) -> TokenModel:
+        """The same of a classifier. Raises ValueError for another model."""
+        dense, found = opened.classifier, self.make(opened)
+        return found if isinstance(found, TokenModel) else dense
 
     def _method(self) -> Method:
         method = METHODS[self.method]
@@ -83,28 +91,29 @@ class Side:
     def _stages(self, method: Method, opened: Opened) -> dict[int, float]:
         assert self.share is not None
         share = max(float(self.share), method.part.least_share)
-        return dict.fromkeys(stage_blocks(method.stages, len(opened.dense.layers)), share)
+        return dict.fromkeys(stage_blocks(method.stages, len(opened.tokens.layers)), share)
 
 
-def code(side: Side, opened: Opened, model: TokenModel) -> dict[str, str]:
+def code(side: Side, opened: Opened, model: TokenModel | DenseModel) -> dict[str, str]:
     """What makes the same elsewhere: ``python``, ``command``, and ``file``, the JSON that the command reads (or nothing)."""
+    reducer = tokens_of(model).reducer
     offer, name = opened.offer, f"model = {opened.offer.python}.eval()"
     command = f"skimba predict {offer.arguments} {PHOTO} --out predictions.csv"
-    if side.method == "own" or not isinstance(model.reducer, Pruner):
+    if side.method == "own" or not isinstance(reducer, Pruner):
         dense = side.method == "dense" and opened.given is not opened.dense
         return {
             "python": f"import skimba\n\n{name}" + ("\nmodel = skimba.unprune(model)" if dense else ""),
             "command": command,
             "file": "",
         }
-    schedule = f"skimba.Flops({side.flops})" if side.flops else str(model.reducer.schedule)
+    schedule = f"skimba.Flops({side.flops})" if side.flops else str(reducer.schedule)
     method, imports = f'"{side.method}"', ""
     if side.align is not None:
         imports = "from dataclasses import replace\n\n"
         method = f'replace(skimba.METHODS["{side.method}"], align="{side.align}")'
-        command, file = f"{command} --prune pruning.json", json.dumps(model.reducer.to_dict(), indent=2)
+        command, file = f"{command} --prune pruning.json", json.dumps(reducer.to_dict(), indent=2)
     else:
-        stages = ",".join(f"{block}:{_plain(amount)}" for block, amount in model.reducer.amounts.items())
+        stages = ",".join(f"{block}:{_plain(amount)}" for block, amount in reducer.amounts.items())
         stages = f"flops:{side.flops}" if side.flops else stages
         command, file = f"{command} --prune {side.method} --schedule {stages}", ""
     python = f"{imports}import skimba\n\n{name}\npruned = skimba.prune(model, {method}, {schedule})"

@@ -107,7 +107,7 @@ def _write_pictures(opened: Opened, folder: Path) -> list[Tensor]:
 
 
 def _write_side(opened: Opened, side: Side, image: Tensor, folder: Path) -> dict[str, Any]:
-    model = side.make(opened)
+    model = side.classifier(opened)
     with torch.inference_mode():
         owned = trace(model, image)[-1].owner is not None
     share = "" if side.share is None else f"-{side.share:g}"
@@ -125,7 +125,7 @@ def _write_side(opened: Opened, side: Side, image: Tensor, folder: Path) -> dict
 
 
 def _describe(opened: Opened, image: Tensor) -> dict[str, Any]:
-    config, model = resolve_data_config(model=opened.dense), opened.dense
+    config, model = resolve_data_config(model=opened.classifier), opened.classifier
     layout = model.embed(image).layout
     return {
         "name": opened.offer.name,

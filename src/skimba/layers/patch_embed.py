@@ -10,24 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class Patches(nn.Module):
-    """What makes tokens of patches.
-
-    Attributes:
-        patch_size: side of a patch in pixels.
-        stride: distance of patches in pixels.
-    """
-
-    def __init__(self, patch_size: int, stride: int) -> None:
-        super().__init__()
-        self.patch_size, self.stride = patch_size, stride
-
-
-class PatchEmbed(Patches):
+class PatchEmbed(nn.Module):
     """Vim's patches: one convolution, overlapping if ``stride < patch_size`` (github hustvl/Vim, models_mamba.py)."""
 
     def __init__(self, patch_size: int, stride: int, in_chans: int, embed_dim: int) -> None:
-        super().__init__(patch_size, stride)
+        super().__init__()
+        self.patch_size, self.stride = patch_size, stride
         self.proj: nn.Module = nn.Conv2d(in_chans, embed_dim, patch_size, stride)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
@@ -52,16 +40,17 @@ class FrameEmbed(PatchEmbed):
         return self.proj(clips).permute(0, 2, 3, 4, 1)
 
 
-class ConvStem(Patches):
+class ConvStem(nn.Module):
     """PlainMamba's patches: a convolutional stem at half resolution, then a projection
     (github ChenhongyiYang/PlainMamba, patch_embed.py)."""
 
     width = 64
 
     def __init__(self, patch_size: int, in_chans: int, embed_dim: int, convs: int) -> None:
-        super().__init__(patch_size, patch_size)
+        super().__init__()
         if patch_size % 2:
             raise ValueError(f"PlainMamba's stem halves the image first: patch_size must be even, got {patch_size}")
+        self.patch_size = patch_size
         self.stem = _conv_norm_relu(in_chans, self.width, kernel_size=7, stride=2)
         layers = [layer for _ in range(convs) for layer in _conv_norm_relu(self.width, self.width, 3, 1)]
         self.convs = nn.Sequential(*layers)

@@ -61,6 +61,11 @@ class TokenModel(TimmModel):
         self.reducer: Reducer | None = None
         self.paper_schedule: Mapping[int, float] | None = None
 
+    @property
+    def patch_size(self) -> int:
+        """Side of a patch in pixels."""
+        raise NotImplementedError
+
     def extra_repr(self) -> str:
         return "" if self.reducer is None else str(self.reducer)
 

@@ -174,6 +174,16 @@ class LocalVim(TokenModel):
         embeddings = [self.pos_embed] if self.cls_token is None else [self.pos_embed, self.cls_token]
         init_weights(self.layers, self.head, embeddings)
 
+    @property
+    def patch_size(self) -> int:
+        """Side of a patch in pixels."""
+        return self.patch_embed.patch_size
+
+    @property
+    def patch_stride(self) -> int:
+        """Distance of patches in pixels."""
+        return self.patch_embed.stride
+
     def embed(self, images: Tensor) -> Tokens:
         """``(b c height width)`` -> all tokens."""
         check_images(images, self.in_chans, self.patch_size)

@@ -94,6 +94,16 @@ class MambaReg(TokenModel):
         super().set_pooling(global_pool)
         self.head_hidden_size = self.joined if global_pool == "token" else self.num_features
 
+    @property
+    def patch_size(self) -> int:
+        """Side of a patch in pixels."""
+        return self.patch_embed.patch_size
+
+    @property
+    def patch_stride(self) -> int:
+        """Distance of patches in pixels."""
+        return self.patch_embed.stride
+
     def embed(self, images: Tensor) -> Tokens:
         """``(b c height width)`` -> all tokens, the registers at their places."""
         check_images(images, self.in_chans, self.patch_size)

@@ -135,6 +135,16 @@ class PlainMamba(TokenModel):
         """The blocks."""
         return self.backbone.layers
 
+    @property
+    def patch_size(self) -> int:
+        """Side of a patch in pixels."""
+        return self.backbone.patch_embed.patch_size
+
+    @property
+    def patch_stride(self) -> int:
+        """Distance of patches in pixels."""
+        return self.patch_size
+
     def embed(self, images: Tensor) -> Tokens:
         """``(b c height width)`` -> all tokens, in raster order."""
         return raster_tokens(images, self.backbone.patch_embed, self.backbone.pos_embed, self.grid, self.in_chans)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 from torch import nn
 
-from skimba.layers.patch_embed import Patches
 from skimba.models.pooling import POOLING
 from skimba.models.sharing import SharedWeights
 
@@ -72,19 +71,9 @@ class TimmModel(SharedWeights):
         self.head_drop = nn.Dropout(drop_rate)
 
     @property
-    def patch_size(self) -> int:
-        """Side of a patch in pixels."""
-        return self._patches.patch_size
-
-    @property
     def patch_stride(self) -> int:
         """Distance of patches in pixels; less than their side where they overlap."""
-        return self._patches.stride
-
-    @property
-    def _patches(self) -> Patches:
-        """The module whose convolution makes the tokens."""
-        return cast(Patches, self.get_submodule(self.parts.patches.rpartition(".")[0]))
+        raise NotImplementedError
 
     def input_shape(self, img_size: int | tuple[int, int] | None = None) -> tuple[int, ...]:
         """Shape of one input, ``(in_chans, height, width)``, of another size if one is given."""

@@ -112,6 +112,16 @@ class VisionMamba(TokenModel):
         self.head = classifier(embed_dim, num_classes)
         init_weights(self.layers, self.head, (self.cls_token, self.pos_embed))
 
+    @property
+    def patch_size(self) -> int:
+        """Side of a patch in pixels."""
+        return self.patch_embed.patch_size
+
+    @property
+    def patch_stride(self) -> int:
+        """Distance of patches in pixels."""
+        return self.patch_embed.stride
+
     def embed(self, images: Tensor) -> Tokens:
         """``(b c height width)`` -> all tokens, the class token at its place."""
         check_images(images, self.in_chans, self.patch_embed.patch_size)

@@ -15,6 +15,7 @@ export function makeSide(name) {
   figure.id = `side-${name}`;
   figure.innerHTML = `<figcaption><b>${TITLES[name]}</b><small class="what"></small></figcaption>
     <canvas class="picture" tabindex="0" role="img"></canvas>
+    <img class="found" alt="" hidden>
     <p class="costs"><span><b class="gflops"></b> GFLOPs</span><span><b class="ms"></b> ms</span><span class="tokens"></span></p>
     <ol class="answers"></ol><p class="error" role="alert" hidden></p>`;
   return figure;
@@ -47,10 +48,14 @@ function row({ number, name, probability }) {
   return item;
 }
 
-/** Who keeps the dense model's answer, in a sentence. */
-export function duel(answers, titles) {
+/** Who keeps the dense model's answer, in a sentence; of a detector or segmenter (`draws`) what is saved. */
+export function duel(answers, titles, draws = false) {
   const { dense } = answers;
   if (!dense) return "";
+  if (draws) {
+    return ["pruned", "rival"].filter((name) => answers[name]).map((name) =>
+      `${titles[name]}: ${percent(1 - answers[name].gflops.exact / dense.gflops.exact)} fewer FLOPs of the whole model.`).join(" ");
+  }
   const first = dense.classes[0];
   return ["pruned", "rival"].filter((name) => answers[name]).map((name) => {
     const mine = answers[name].classes[0], saved = 1 - answers[name].gflops.exact / dense.gflops.exact;

@@ -39,6 +39,9 @@ export const upload = async (file) => (await send("/api/upload", file, "applicat
 /** Where a picture is: `kind` is "seen" (as the model sees it) or "thumbnail". */
 export const pictureAt = (kind, model, picture) => `/api/${kind}?${new URLSearchParams({ model, picture })}`;
 
+/** The picture with what a side's detector or segmenter finds. */
+export const foundAt = (model, picture, side) => `/api/drawn?${new URLSearchParams({ model, picture, side: JSON.stringify(side) })}`;
+
 /** An <img> that has been loaded. */
 export function loaded(address) {
   return new Promise((done, fail) => {

@@ -1,7 +1,7 @@
 // The page: its state, its controls, and what is drawn when either changes.
 
 import { TITLES, duel, makeSide, showSide } from "./answers.js";
-import { Refused, ask, loaded, onActivity, pictureAt, upload } from "./api.js";
+import { Refused, ask, foundAt, loaded, onActivity, pictureAt, upload } from "./api.js";
 import { showCode } from "./code.js";
 import { drawCurve, showCurve, startCurve } from "./curve.js";
 import { drawFilm, listen, stageAt } from "./film.js";
@@ -54,6 +54,7 @@ async function refresh() {
     });
     fitRanges();
     show();
+    await showFound(mine);
     await Promise.all([measureTimes(mine), look()]);
   } catch (error) {
     fail(error);
@@ -64,8 +65,23 @@ async function refresh() {
 
 /** What is known of the chosen patch and block. */
 async function look() {
+  if (state.info.draws) return;
   const views = state.about.offline ? [showPatch(state)] : [showPatch(state), showLine(state), showMemory(state)];
   await Promise.all(views);
+}
+
+/** What detectors and segmenters find, drawn on the picture of each side. */
+async function showFound(mine) {
+  const { model, picture, sides } = state;
+  await Promise.all(NAMES.map(async (name) => {
+    const image = figures[name].querySelector(".found");
+    image.hidden = !state.info.draws || !state.answers[name];
+    if (image.hidden) return;
+    const { src } = await loaded(foundAt(model, picture, sides[name]));
+    if (mine !== turn) return;
+    image.src = src;
+    image.alt = `${TITLES[name]}: ${state.answers[name].classes.map((one) => one.name).join(", ") || "nothing found"}`;
+  }));
 }
 
 async function measureTimes(mine) {
@@ -101,7 +117,7 @@ function show() {
       canvas.setAttribute("aria-label", `${TITLES[name]}: ${stage.tokens} tokens after block ${state.block}. Arrow keys choose a patch.`);
     }
   }
-  element("duel").textContent = duel(state.answers, { pruned: state.what("pruned"), rival: state.what("rival") });
+  element("duel").textContent = duel(state.answers, { pruned: state.what("pruned"), rival: state.what("rival") }, state.info.draws);
   showCode(state);
 }
 
@@ -137,6 +153,7 @@ function later() {
 async function chooseModel() {
   state.model = element("model").value;
   state.info = await ask("model", { model: state.model });
+  document.body.classList.toggle("draws", Boolean(state.info.draws));
   const own = state.info.own ? [["own", "as the model came"]] : [];
   for (const id of ["method", "rival-method"]) {
     const select = element(id), before = select.value;
