@@ -1,6 +1,7 @@
 // A depthwise convolution and SiLU, and its gradients.
 #include "functions.h"
 #include "memory.h"
+#include "sequence.h"
 #include "table.h"
 
 namespace skimba {
@@ -22,8 +23,8 @@ ConvMemory conv_memory(const ConvArgs& a, Arena& arena, int64_t thread, bool bac
   m.share = arena.take<float>(a.source ? a.b * (a.tokens + 1) : 0);
   for (int64_t i = 0; i <= thread; ++i) {
     m.image = arena.take<float>(padded);
-    m.weight = arena.take<float>(taps * W);
-    m.sums = arena.take<float>(a.source ? a.tokens * W : 0);
+    m.weight = arena.take<float>(taps * W * BLOCK);
+    m.sums = arena.take<float>(a.source ? a.tokens * W * BLOCK : 0);
     if (backward) m.grad = arena.take<float>(padded);
   }
   return m;
@@ -141,8 +142,44 @@ void convolve(const ConvArgs& a, const float* image, const float* weight, vf ini
   each_position<0>(a, image, weight, initial, finish);
 }
 
+template <class T> void conv_grid(const ConvArgs& a, ConvMemory m, int64_t b, int64_t channel) {
+  int count = (int)smaller(W, a.e - channel);
+  copy_padded<T>(a, b, channel, count, m.image);
+  pack_weight(a, channel, count, m.weight);
+  T* to = static_cast<T*>(a.y) + channel;
+  bool sum = summed(a, m, b);
+  if (sum) clear(m.sums, a.tokens * W);
+  convolve(a, m.image, m.weight, load(a.bias + channel, count), [&](int64_t i, int64_t j, vf x) {
+    if (shown(a, b, i, j)) deliver(a, m, to, b, i, j, silu(x), count, sum);
+  });
+  if (sum) write_sums(a, m, shares(a, m, b), to, b, count);
+}
+
+// The same for a block of channels of a sequence.
+template <class T> void conv_sequence(const ConvArgs& a, ConvMemory m, int64_t b, int64_t channel) {
+  int64_t vectors = smaller(BLOCK, ceil_div(a.e - channel, W));
+  Channels channels = {(int)vectors, (int)smaller(W, a.e - channel - (vectors - 1) * W)};
+  for (int v = 0; v < vectors; ++v) pack_weight(a, channel + v * W, channels.lanes(v), m.weight + v * TAPS * W);
+  const T* x = static_cast<const T*>(a.x) + b * a.x_batch + channel;
+  T* to = static_cast<T*>(a.y) + channel;
+  const bool sum = summed(a, m, b);
+  if (sum) clear(m.sums, a.tokens * W * vectors);
+  auto from = [&](int64_t q) { return q < 0 || q >= a.w ? -1 : x_offset(a, b, 0, q); };
+  auto row = [&](int64_t q) { return from(q) < 0 ? NO_ROW<T> : x + from(q); };
+  ConvMemory part = m;
+  convolve_rows<T>(a.w, a.pad_left, m.weight, a.bias + channel, channels, row, [&](int64_t q, int v, vf out) {
+    part.sums = m.sums + v * a.tokens * W;
+    if (shown(a, b, 0, q)) deliver(a, part, to + v * W, b, 0, q, silu(out), channels.lanes(v), sum);
+  });
+  for (int v = 0; sum && v < vectors; ++v) {
+    part.sums = m.sums + v * a.tokens * W;
+    write_sums(a, part, shares(a, m, b), to + v * W, b, channels.lanes(v));
+  }
+}
+
 template <class T> void conv_typed(const ConvArgs& a, char* workspace) {
-  int64_t vectors = ceil_div(a.e, W);
+  bool sequence = a.h == 1 && a.kh == 1 && a.kw == TAPS;
+  int64_t width = sequence ? BLOCK * W : W, blocks = ceil_div(a.e, width);
 #pragma omp parallel num_threads(a.threads) if (a.threads > 1)
   {
     Arena arena{workspace, 0};
@@ -152,19 +189,8 @@ template <class T> void conv_typed(const ConvArgs& a, char* workspace) {
       for (int64_t b = 0; b < a.b; ++b) find_shares(a, b, shares(a, m, b));
     }
 #pragma omp for schedule(static)
-    for (int64_t task = 0; task < a.b * vectors; ++task) {
-      int64_t b = task / vectors, channel = task % vectors * W;
-      int count = (int)smaller(W, a.e - channel);
-      copy_padded<T>(a, b, channel, count, m.image);
-      pack_weight(a, channel, count, m.weight);
-      T* to = static_cast<T*>(a.y) + channel;
-      bool sum = summed(a, m, b);
-      if (sum) clear(m.sums, a.tokens * W);
-      convolve(a, m.image, m.weight, load(a.bias + channel, count), [&](int64_t i, int64_t j, vf x) {
-        if (shown(a, b, i, j)) deliver(a, m, to, b, i, j, silu(x), count, sum);
-      });
-      if (sum) write_sums(a, m, shares(a, m, b), to, b, count);
-    }
+    for (int64_t task = 0; task < a.b * blocks; ++task)
+      (sequence ? conv_sequence<T> : conv_grid<T>)(a, m, task / blocks, task % blocks * width);
   }
 }
 

@@ -5,7 +5,7 @@
 #pragma once
 #include "kernels.h"
 
-#if defined(__AVX512F__)
+#if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
@@ -30,15 +30,29 @@ struct bf16 {
 inline vf splat(float x) { return vf{} + x; }
 inline vf load(const float* p) { return *reinterpret_cast<const vf_any*>(p); }
 inline void store(float* p, vf x) { *reinterpret_cast<vf_any*>(p) = x; }
-inline vf load(const bf16* p) {
-  vh bits = *reinterpret_cast<const vh_any*>(p);
-  return (vf)(__builtin_convertvector(bits, vu) << 16);
+// Of __builtin_convertvector compilers make halves, by way of the stack.
+inline vu widened(const bf16* p) {
+#if defined(__AVX512F__)
+  return (vu)_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+#elif defined(__AVX2__)
+  return (vu)_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+#else
+  return __builtin_convertvector(*reinterpret_cast<const vh_any*>(p), vu);
+#endif
 }
+inline vh narrowed(vu x) {
+#if defined(__AVX512F__)
+  return (vh)_mm512_cvtepi32_epi16((__m512i)x);
+#else
+  return __builtin_convertvector(x, vh);
+#endif
+}
+inline vf load(const bf16* p) { return (vf)(widened(p) << 16); }
 inline void store(bf16* p, vf x) {  // to nearest, ties to even
   vu bits = (vu)x;
   vu rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
   rounded = (x != x) ? (vu{} + 0x7fc0u) : rounded;
-  *reinterpret_cast<vh_any*>(p) = __builtin_convertvector(rounded, vh);
+  *reinterpret_cast<vh_any*>(p) = narrowed(rounded);
 }
 template <class T> inline vf load(const T* p, int count) {
   if (count == W) return load(p);

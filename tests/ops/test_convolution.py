@@ -51,7 +51,10 @@ def a_source(batch, full, tokens, seed=0):
 @needs_native
 @pytest.mark.parametrize("variant", native.variants())
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize(("full", "length", "channels", "width"), [(1, 1, 5, 4), (63, 30, 24, 4), (197, 101, 130, 3)])
+@pytest.mark.parametrize(
+    ("full", "length", "channels", "width"),
+    [(1, 1, 5, 4), (63, 30, 24, 4), (101, 61, 130, 4), (197, 101, 130, 3)],
+)
 def test_causal_conv1d_of_shown_tokens_matches(full, length, channels, width, reverse, variant):
     with native.use(variant):
         inputs = conv_inputs(2, length, channels, taps=(width,))
