@@ -249,7 +249,7 @@ REFUSED = {
         likeness="dot"
     ),
     "unknown walk 'spiral'; known: sequence, snake": lambda _: Pairs("spiral"),
-    "unknown stages 'late'; known: quarters, early, every, even": lambda _: Flops(0.7, stages="late"),
+    "unknown stages 'late'; known: quarters, early, first, every, even": lambda _: Flops(0.7, stages="late"),
     "order must be 'scan' or 'score', got 'sides'": lambda _: Drop(order="sides"),
     "order must be 'scan' or 'sides', got 'score'": lambda _: Pairs(order="score"),
     "out of scan order, .* got Alignment": lambda _: replace(METHODS["tome"], align=HOLD),

@@ -11,7 +11,7 @@ import torch
 import typer
 from rich.table import Table
 
-from skimba.cli import _dense_demo
+from skimba.cli import _clip_demo, _dense_demo
 from skimba.cli._app import command, out, print_json, say
 from skimba.cli._models import find_model, mode_of, prune_arguments
 from skimba.cli._options import Checkpoint, Device, Json, ModelOptions, ModelSource, Pruning, Schedule
@@ -29,7 +29,7 @@ from skimba.runtime.files import check_output, write_text_atomically
 from skimba.store import create_model
 from skimba.tasks import CLASSIFICATION
 
-DEMOS = ("classify", *KINDS)
+DEMOS = ("classify", *KINDS, "clips")
 PICTURES = (".png", ".pdf", ".svg")  # what matplotlib writes
 
 
@@ -188,7 +188,7 @@ def bench(
 @command("demo")
 def demo(
     picture: Annotated[Path, typer.Option(help="Where the picture goes.")] = Path("skimba_demo.png"),
-    task: Annotated[str, typer.Option(help="classify, detect or segment.")] = "classify",
+    task: Annotated[str, typer.Option(help="classify, detect, segment or clips.")] = "classify",
     json_output: Json = False,
 ) -> None:
     """Measure the embedded models, dense and pruned, and draw which tokens survive. Needs no network."""
@@ -196,6 +196,10 @@ def demo(
 
     if task not in DEMOS:
         raise ValueError(f"--task is one of {', '.join(DEMOS)}, got {task!r}")
+    if task == "clips":
+        check_output(picture, PICTURES)
+        _clip_demo.show(picture, json_output)
+        return
     if task != "classify":
         check_output(picture, (".png",))
         _dense_demo.show(task, picture, json_output)

@@ -61,16 +61,19 @@ def paint(picture: Tensor, owner: Tensor, dropped: tuple[float, float, float] = 
     return torch.where(pixel_owner < 0, faded, painted).view_as(picture)
 
 
-def outlines(owner: Tensor, size: tuple[int, int]) -> list[tuple[tuple[float, float], tuple[float, float]]]:
+def outlines(
+    owner: Tensor, size: tuple[int, int], patches: Tensor | None = None
+) -> list[tuple[tuple[float, float], tuple[float, float]]]:
     """Line segments, in pixels, around the regions of more than one patch.
 
     Args:
-        owner: ``(h w)`` one image of :func:`token_map`.
+        owner: ``(h w)`` one image of :func:`token_map`, or one frame.
         size: height and width of the picture.
+        patches: ``(1 + l)`` int64: how many there are without a token and of each token, where it has some in other frames too.
     """
     h, w = owner.shape
     down, right = size[0] / h, size[1] / w
-    patches = torch.bincount(owner.flatten() + 1)
+    patches = torch.bincount(owner.flatten() + 1) if patches is None else patches
     merged = (owner >= 0) & (patches[owner + 1] > 1)
     segments = []
     for row, column in merged.nonzero().tolist():

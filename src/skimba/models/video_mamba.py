@@ -119,8 +119,8 @@ VARIANTS = {
     "videomamba_micro": Variant(
         VideoMambaClips,
         _MICRO,
-        None,
-        "288 tokens of 8 frames of moving items (48 px, patch 8, three channels, 40 classes); no weights yet: train it.",
+        "videomamba_micro.safetensors",
+        "288 tokens of 8 frames of moving items (48 px, patch 8, three channels, 40 classes).",
         SCENES,
     ),
     **_clips("tiny", "t", _TINY, (76.9, 78.1, 78.8, 79.6, 80.3), "7 M parameters"),

@@ -225,6 +225,11 @@ def _early(depth: int) -> tuple[int, ...]:
     return tuple(sorted({max(depth * eighth // 8, 1) for eighth in (1, 3)}))
 
 
+def _first(depth: int) -> tuple[int, ...]:
+    """After 1/8 of the depth, all at once."""
+    return (max(depth // 8, 1),)
+
+
 def _every(depth: int) -> tuple[int, ...]:
     return tuple(range(1, depth)) or (depth,)
 
@@ -238,6 +243,7 @@ COUNTS: dict[str, Callable[[Tensor, float], Tensor]] = {"mass": mass_counts}  # 
 STAGES: dict[str, Callable[[int], tuple[int, ...]]] = {
     "quarters": _quarters,
     "early": _early,
+    "first": _first,
     "every": _every,
     "even": _even,
 }

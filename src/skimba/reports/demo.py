@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from skimba.cost.flops import count_flops
 from skimba.cost.timing import speedup, timed
@@ -18,6 +20,7 @@ from skimba.pruning import prune
 from skimba.store import create_model
 
 MODELS = ("vim_micro", "plain_mamba_micro")
+Key = TypeVar("Key", bound=Hashable)
 STAGES = (2, 4, 6)  # tokens go after these blocks of eight
 SHARES = (0.8, 0.7, 0.5)  # kept at each stage
 BATCH = 100
@@ -63,25 +66,14 @@ def measure(name: str, images: LabelledImages, on_batch: Callable[[], None] | No
     Each batch goes through every variant in turn, so that the ratios of their times hold on a noisy machine.
     """
     models = variants(create_model(name, pretrained=True).eval())
-    logits: dict[tuple[str, float], list[torch.Tensor]] = {key: [] for key in models}
-    times: dict[tuple[str, float], list[float]] = {key: [] for key in models}
-    with torch.inference_mode():
-        for model in models.values():  # warm up
-            model(images[:BATCH].normalised())
-        for inputs, _ in images.batches(BATCH):
-            for key, model in models.items():
-                seconds, found = timed(partial(model, inputs))
-                logits[key].append(found)
-                times[key].append(seconds / len(inputs))
-            if on_batch is not None:
-                on_batch()
+    logits, times = in_turns(models, (inputs for inputs, _ in images.batches(BATCH)), on_batch)
     dense = times["dense", 1.0]
     return [
         Row(
             model=name,
             method=key[0],
             keep=key[1],
-            accuracy=accuracy(torch.cat(logits[key]), images.labels),
+            accuracy=accuracy(logits[key], images.labels),
             published_gflops=count_flops(model, convention="published").total / 1e9,
             exact_gflops=count_flops(model, convention="exact").total / 1e9,
             time_ms=1e3 * statistics.median(times[key]),
@@ -89,3 +81,22 @@ def measure(name: str, images: LabelledImages, on_batch: Callable[[], None] | No
         )
         for key, model in models.items()
     ]
+
+
+def in_turns(
+    models: Mapping[Key, TokenModel], batches: Iterable[Tensor], on_batch: Callable[[], None] | None = None
+) -> tuple[dict[Key, Tensor], dict[Key, list[float]]]:
+    """``(b classes)`` logits of each model on all batches, and its seconds for one input, batch by batch."""
+    logits: dict[Key, list[Tensor]] = {key: [] for key in models}
+    times: dict[Key, list[float]] = {key: [] for key in models}
+    with torch.inference_mode():
+        for number, inputs in enumerate(batches):
+            for key, model in models.items():
+                if number == 0:  # warm up
+                    model(inputs)
+                seconds, found = timed(partial(model, inputs))
+                logits[key].append(found)
+                times[key].append(seconds / len(inputs))
+            if on_batch is not None:
+                on_batch()
+    return {key: torch.cat(found) for key, found in logits.items()}, times
