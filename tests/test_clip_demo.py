@@ -20,7 +20,7 @@ def test_the_demo_measures_and_draws(tmp_path, monkeypatch, capsys):
     found = json.loads(capsys.readouterr().out)
     dense, *pruned = found["rows"]
     assert found["clips"] == 40
-    assert dense["accuracy"] > 0.4  # of 40 classes
+    assert dense["accuracy"] > 0.5  # of 40 classes
     assert [row["method"] for row in pruned] == list(clip_demo.TITLES)
     for row in pruned:
         assert row["exact_gflops"] / dense["exact_gflops"] == pytest.approx(0.4, abs=0.01)
