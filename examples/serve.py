@@ -2,7 +2,7 @@
 
     pip install 'skimba[examples]'
     python examples/serve.py vim_small_patch16_224 --port 8000     # pruned here; --int8 for products in 8 bits
-    python examples/serve.py model.onnx                             # what skimba.export wrote, in onnxruntime
+    python examples/serve.py model.onnx                             # what skimba.export wrote, in onnxruntime; or model.pt2
     curl --data-binary @photo.jpg http://127.0.0.1:8000/
 
 The answer is JSON: the five most likely classes with their probabilities. A picture that cannot be read is answered with 400,
@@ -29,6 +29,7 @@ import uvicorn
 from fastapi import FastAPI, HTTPException, Request
 from PIL import Image
 from starlette.requests import ClientDisconnect
+from timm.data import create_transform
 from torch import Tensor
 
 import skimba
@@ -39,6 +40,7 @@ from skimba.ops import native
 HOST = "127.0.0.1"
 LARGEST_BODY = 20_000_000  # bytes
 PATIENCE_S = 30  # with a client that sends slowly, and to stop while requests wait
+Run = Callable[[Tensor], Tensor]
 DECODERS = 2  # threads: a picture may take a quarter of a GiB while it is decoded
 
 
@@ -53,7 +55,7 @@ class Served:
         classes: their names; empty if unknown.
     """
 
-    run: Callable[[Tensor], Tensor]
+    run: Run
     prepare: Callable[[Image.Image], Tensor]
     mode: str
     classes: tuple[str, ...] = ()
@@ -67,21 +69,40 @@ def pruned_model(name: str, method: str = "hold", int8: bool = False) -> Served:
     return Served(model, evaluation_transform(model), "L" if model.in_chans == 1 else "RGB", classes)
 
 
-def onnx_file(path: str) -> Served:
-    """What ``skimba.export(model, "model.onnx")`` wrote; everything that it needs is in the file."""
-    import onnxruntime  # only here: the other kind of model does without
-    from timm.data import create_transform
+def exported_file(path: str) -> Served:
+    """What ``skimba.export`` wrote, a ``.onnx`` or a ``.pt2``; everything that it needs is in the file.
 
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    about = json.loads(session.get_modelmeta().custom_metadata_map["skimba"])
+    Raises:
+        ValueError: it was exported for a fixed batch.
+    """
+    run, described = (onnx_file if path.endswith(".onnx") else package_file)(path)
+    about = json.loads(described)
     images = about["images"]
+    if images["batch"] is not None:
+        raise ValueError(f"{path} takes {images['batch']} pictures at a time; export it without a fixed batch")
     settings = {key: images[key] for key in ("mean", "std", "crop_pct", "interpolation") if key in images}
     prepare = create_transform(tuple(images["shape"]), **settings)
+    dtype = getattr(torch, images["dtype"])
+    mode = "L" if images["shape"][0] == 1 else "RGB"
+    return Served(lambda batch: run(batch.to(dtype)), prepare, mode, tuple(about["classes"]))
+
+
+def onnx_file(path: str) -> tuple[Run, str]:
+    """How a ``.onnx`` is run, and what it says of itself."""
+    import onnxruntime  # only here: the other kinds of model do without
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
     def run(batch: Tensor) -> Tensor:
         return torch.from_numpy(session.run(["logits"], {"images": batch.numpy()})[0])
 
-    return Served(run, prepare, "L" if images["shape"][0] == 1 else "RGB", tuple(about["classes"]))
+    return run, session.get_modelmeta().custom_metadata_map["skimba"]
+
+
+def package_file(path: str) -> tuple[Run, str]:
+    """The same of a ``.pt2``."""
+    package = torch._inductor.aoti_load_package(path)
+    return package, package.get_metadata()["skimba"]
 
 
 class Batcher:
@@ -93,7 +114,7 @@ class Batcher:
         wait_s: how long the first picture of a batch waits for others. A batch that is running gathers the next one anyway.
     """
 
-    def __init__(self, run: Callable[[Tensor], Tensor], largest_batch: int, wait_s: float) -> None:
+    def __init__(self, run: Run, largest_batch: int, wait_s: float) -> None:
         self.run, self.largest_batch, self.wait_s = run, largest_batch, wait_s
         self.queue: asyncio.Queue[tuple[Tensor, asyncio.Future[Tensor]]] = asyncio.Queue()
         self.thread = ThreadPoolExecutor(1)
@@ -216,7 +237,7 @@ def make_server(app: FastAPI, port: int) -> uvicorn.Server:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Serve a pruned model over HTTP.")
-    parser.add_argument("model", help="a name of skimba.list_models(), or a .onnx that skimba export wrote")
+    parser.add_argument("model", help="a name of skimba.list_models(), or a .onnx or .pt2 that skimba export wrote")
     parser.add_argument("--method", default="hold", help="of a model by name")
     parser.add_argument("--int8", action="store_true", help="of a model by name: products in 8-bit integers")
     parser.add_argument("--port", type=int, default=8000)
@@ -224,9 +245,8 @@ def main() -> None:
     parser.add_argument("--waiting", type=int, default=64, help="requests that may wait; 429 beyond")
     given = parser.parse_args()
     native.keep_freed_memory()
-    served = (
-        onnx_file(given.model) if given.model.endswith(".onnx") else pruned_model(given.model, given.method, given.int8)
-    )
+    exported = given.model.endswith((".onnx", ".pt2"))
+    served = exported_file(given.model) if exported else pruned_model(given.model, given.method, given.int8)
     app = make_app(served, given.largest_batch, waiting=given.waiting)
     print(f"listening on http://{HOST}:{given.port}/", flush=True)
     make_server(app, given.port).run()

@@ -158,18 +158,25 @@ def served_alone(served, numbers):
         return [int(served.run(picture[None])[0].argmax()) for picture in pictures]
 
 
-def test_an_exported_file_is_served_as_the_model(tmp_path):
+@pytest.mark.parametrize("suffix", ["onnx", pytest.param("pt2", marks=pytest.mark.slow)])
+def test_an_exported_file_is_served_as_the_model(suffix, tmp_path):
     for needed in ("onnxscript", "onnxruntime"):
         pytest.importorskip(needed)
     model = skimba.prune(skimba.create_model("vim_micro", depth=2).eval(), "top", {1: 0.5})
     served = serve.Served(model, evaluation_transform(model), "L")
-    exported = serve.onnx_file(str(skimba.export(model, tmp_path / "m.onnx")))
+    exported = serve.exported_file(str(skimba.export(model, tmp_path / f"m.{suffix}")))
     assert exported.mode == "L"
     with Image.open(io.BytesIO(png(0))) as picture:
         pixels = exported.prepare(picture)
         assert torch.equal(pixels, served.prepare(picture))
     with torch.inference_mode():
         torch.testing.assert_close(exported.run(pixels[None]), served.run(pixels[None]), rtol=0, atol=1e-4)
+
+
+def test_a_file_for_a_fixed_batch_is_not_served(monkeypatch):
+    monkeypatch.setattr(serve, "onnx_file", lambda path: (None, '{"images": {"batch": 4}}'))
+    with pytest.raises(ValueError, match="4 pictures at a time"):
+        serve.exported_file("m.onnx")
 
 
 @pytest.mark.parametrize(("seconds", "clients"), [(2, 8), pytest.param(60, 16, marks=pytest.mark.slow)])
