@@ -17,9 +17,8 @@ from skimba.runtime.files import write_atomically
 
 def show(asked: str, picture: Path, as_json: bool) -> None:
     """Measure, draw and print."""
-    names = dense_demo.MODELS[asked]
-    with bar("measuring", len(names) * dense_demo.SCENES) as advance:
-        found = {name: dense_demo.measure(asked, name, lambda: advance(1)) for name in names}
+    with bar("measuring", len(dense_demo.MODELS) * dense_demo.SCENES) as advance:
+        found = {name: dense_demo.measure(asked, name, lambda: advance(1)) for name in dense_demo.MODELS}
     rows = [row for table, _ in found.values() for row in table]
     drawn = next(iter(found.values()))[1]
     write_atomically(picture, partial(drawn.save, format="PNG"))

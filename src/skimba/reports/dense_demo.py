@@ -26,10 +26,7 @@ SHARE = 0.7  # kept at each stage
 SCENES = 100  # that are measured: four models see each
 DRAWN = 3
 SIDE = 384  # px of a drawing in the picture
-MODELS = {  # whose weights are in the package, by kind
-    "detect": ("plain_mamba_micro",),
-    "segment": ("plain_mamba_micro", "vim_micro"),
-}
+MODELS = ("plain_mamba_micro", "vim_micro")  # whose weights are in the package
 # By what the demo is asked: the kind of model, its pictures, and which figures the table shows under which names.
 KINDS: dict[str, tuple[str, Callable[..., Pictures], dict[str, str]]] = {
     "detect": (
