@@ -224,7 +224,7 @@ def pruned_by(*arguments, **more):
 
 
 REFUSED = {
-    "unknown method 'best'; known: hold, top, condensed, evit": pruned_by("best"),
+    "unknown method 'best'; known: hold, hold_clips, top, condensed, evit": pruned_by("best"),
     r"blocks from 1 to 4 .* got 0": pruned_by("hold", {0: 0.5}),
     "depth.*, got 5": pruned_by("hold", {5: 0.5}),
     "got 'one'": pruned_by("hold", {"one": 0.5}),
