@@ -7,12 +7,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from benchmarks.dense_study import (
     ALL,
     DEFAULT,
+    FIGURES,
     IMAGES,
     MODELS,
     REDUCTIONS,
@@ -27,12 +29,8 @@ from benchmarks.dense_verdict import verdict
 from benchmarks.tables import MISSING, Lines, select, table
 from skimba.tokens import RESTORE
 
-HEADLINE = {"detection": (("box_ap", "box AP"), ("mask_ap", "mask AP")), "segmentation": (("miou", "mIoU"),)}
+HEADLINE = {"detection": ("box_ap", "mask_ap"), "segmentation": ("miou",)}  # figures of the rows on the first scenes
 SHARES = ("backbone_share", "blocks_share", "whole_share")
-BARS = {  # figures of the rows on all scenes
-    "detection": (("box_ap", "box AP"), ("box_ap50", "box AP50"), ("mask_ap", "mask AP"), ("mask_ap50", "mask AP50")),
-    "segmentation": (("miou", "mIoU"), ("pixel_accuracy", "pixels right")),
-}
 
 
 def one(lines: Lines, **wanted: Any) -> dict[str, Any]:
@@ -44,14 +42,14 @@ def percent(line: dict[str, Any], name: str) -> str:
     return MISSING if line.get(name) is None else f"{100 * line[name]:.1f}"
 
 
-def by_method(lines: Lines, task: str, figures: tuple[tuple[str, str], ...], images: int) -> str:
+def by_method(lines: Lines, task: str, figures: Iterable[str], images: int) -> str:
     """Figures and FLOPs of every method on the first ``images``, restored in the default way, in the order of their cost."""
     found = select(lines, part=task, images=images, restore=DEFAULT)
     order = list(MODELS)
     found.sort(key=lambda line: (order.index(line["model"]), line["method"] != "dense", line["reduction"] or 0))
     rows = [
         [line["model"], line["method"], *(percent(line, name) for name in SHARES)]
-        + [percent(line, name) for name, _ in figures]
+        + [percent(line, name) for name in figures]
         for line in found
     ]
     head = [
@@ -60,14 +58,14 @@ def by_method(lines: Lines, task: str, figures: tuple[tuple[str, str], ...], ima
         "FLOPs of the backbone, %",
         "of its blocks, %",
         "of the whole, %",
-        *(said for _, said in figures),
+        *(FIGURES[task][name] for name in figures),
     ]
     return table(head, rows)
 
 
 def by_restore(lines: Lines, task: str) -> str:
     """The headline figure of every restore, at the first of the reductions."""
-    (name, said), rows = HEADLINE[task][0], []
+    (name, said), rows = next(iter(FIGURES[task].items())), []
     for model in MODELS:
         for method in RESTORED:
             settings = {"part": task, "model": model, "method": method, "reduction": REDUCTIONS[0], "images": IMAGES}
@@ -104,7 +102,7 @@ fourth block alone. Where nothing else is said, a removed position is restored a
     ]
     for task in (task for task in HEADLINE if select(lines, part=task)):
         parts += [f"## {task.capitalize()}\n", by_method(lines, task, HEADLINE[task], IMAGES)]
-        parts += [f"### On {ALL:,} scenes\n", by_method(lines, task, BARS[task], ALL)]
+        parts += [f"### On {ALL:,} scenes\n", by_method(lines, task, FIGURES[task], ALL)]
         parts += [f"### What heads see at removed positions, -{REDUCTIONS[0]:.0%}\n", by_restore(lines, task)]
     return "\n".join([*parts, "## Measured time of the whole model\n", times(lines)])
 

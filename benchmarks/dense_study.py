@@ -53,7 +53,10 @@ TIMED = EVERYWHERE
 ROUNDS, TIMED_PICTURES = 15, 4
 MAKE: dict[str, Callable[..., DenseModel]] = {"detection": mask_rcnn, "segmentation": upernet}
 OPEN: dict[str, Callable[..., Pictures]] = {"detection": open_objects, "segmentation": open_maps}
-FIGURES = {"detection": ("box_ap", "box_ap50", "mask_ap", "mask_ap50"), "segmentation": ("miou", "pixel_accuracy")}
+FIGURES = {  # of each task, as its results and its tables name them; the first is what methods are compared by
+    "detection": {"box_ap": "box AP", "box_ap50": "box AP50", "mask_ap": "mask AP", "mask_ap50": "mask AP50"},
+    "segmentation": {"miou": "mIoU", "pixel_accuracy": "pixels right"},
+}
 
 
 @dataclass(frozen=True)

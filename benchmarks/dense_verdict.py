@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.dense_study import DEFAULT, MODELS, REDUCTIONS, STORM
+from benchmarks.dense_study import DEFAULT, FIGURES, MODELS, REDUCTIONS, STORM
 from benchmarks.tables import Lines, select
 
-FIGURE = {"detection": ("box_ap", "box AP"), "segmentation": ("miou", "mIoU")}
 CONDENSED = ("condensed", "r_meeto", "tome", "mtr", "tor")  # rivals whose left tokens close up
 CLAIM = 0.5  # points that the paper's pruned backbones lose
 AT = REDUCTIONS[0]
@@ -16,13 +15,13 @@ FURTHER = 0.4
 
 def verdict(lines: Lines) -> str:
     """A paragraph for each task and backbone that was measured; empty where none was."""
-    found = [_of_model(lines, task, model) for task in FIGURE for model in MODELS]
+    found = [_of_model(lines, task, model) for task in FIGURES for model in MODELS]
     paragraphs = [one for one in found if one]
     return "## In words\n\n" + "\n\n".join(paragraphs) + "\n" if paragraphs else ""
 
 
 def _of_model(lines: Lines, task: str, model: str) -> str:
-    name, said = FIGURE[task]
+    name, said = next(iter(FIGURES[task].items()))
     runs = select(lines, part=task, model=model)
     images = max((run["images"] for run in runs if run["method"] == "dense"), default=0)
     runs_here = {count: select(runs, images=count) for count in {run["images"] for run in runs}}

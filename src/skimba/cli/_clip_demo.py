@@ -6,9 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from rich.table import Table
 
 from skimba.cli._app import out, print_json, say
+from skimba.cli._demo_table import demo_table
 from skimba.cli._progress import bar
 from skimba.reports import clip_demo
 
@@ -25,22 +25,7 @@ def show(picture: Path, as_json: bool) -> None:
     if as_json:
         print_json({"clips": clip_demo.CLIPS, "picture": str(picture), "rows": [asdict(row) for row in rows]})
         return
-    out.print(_table(rows))
+    title = f"{clip_demo.MODEL}, {clip_demo.CLIPS} held-back clips of moving items"
+    said = [(f"{-row.reduction:.0%}" if row.reduction else "", row) for row in rows]
+    out.print(demo_table(title, "FLOPs", "clip", said))
     say(f"picture, one clip dense, merged in space, and in space and time: {picture}")
-
-
-def _table(rows: list[clip_demo.Row]) -> Table:
-    table = Table(title=f"{clip_demo.MODEL}, {clip_demo.CLIPS} held-back clips of moving items")
-    for column in ("FLOPs", "method", "accuracy %", "GFLOPs published", "exact", "ms/clip", "speed-up"):
-        table.add_column(column, justify="left" if column == "method" else "right")
-    for row in rows:
-        table.add_row(
-            f"{-row.reduction:.0%}" if row.reduction else "",
-            row.method,
-            f"{100 * row.accuracy:.1f}",
-            f"{row.published_gflops:.3f}",
-            f"{row.exact_gflops:.3f}",
-            f"{row.time_ms:.2f}",
-            f"{row.speedup:.2f}",
-        )
-    return table

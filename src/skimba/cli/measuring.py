@@ -13,6 +13,7 @@ from rich.table import Table
 
 from skimba.cli import _clip_demo, _dense_demo
 from skimba.cli._app import command, out, print_json, say
+from skimba.cli._demo_table import demo_table
 from skimba.cli._models import find_model, mode_of, prune_arguments
 from skimba.cli._options import Checkpoint, Device, Json, ModelOptions, ModelSource, Pruning, Schedule
 from skimba.cli._progress import bar
@@ -220,27 +221,11 @@ def demo(
     if json_output:
         print_json({"images": len(images), "picture": str(picture), "rows": [asdict(row) for row in rows]})
         return
-    for name in demo_runs.MODELS:
-        out.print(_demo_table(name, [row for row in rows if row.model == name], len(images)))
-    say(f"picture: {picture}")
-
-
-def _demo_table(name: str, rows: list[demo_runs.Row], images: int) -> Table:
     stages = ", ".join(map(str, demo_runs.STAGES))
-    table = Table(title=f"{name}, {images} test images of Fashion-MNIST; tokens kept after blocks {stages}")
-    for column in ("keep", "method", "accuracy %", "GFLOPs published", "exact", "ms/image", "speed-up"):
-        table.add_column(column, justify="left" if column == "method" else "right")
-    for row in rows:
-        table.add_row(
-            f"{row.keep:.1f}",
-            row.method,
-            f"{100 * row.accuracy:.1f}",
-            f"{row.published_gflops:.3f}",
-            f"{row.exact_gflops:.3f}",
-            f"{row.time_ms:.2f}",
-            f"{row.speedup:.2f}",
-        )
-    return table
+    for name in demo_runs.MODELS:
+        title = f"{name}, {len(images)} test images of Fashion-MNIST; tokens kept after blocks {stages}"
+        out.print(demo_table(title, "keep", "image", [(f"{row.keep:.1f}", row) for row in rows if row.model == name]))
+    say(f"picture: {picture}")
 
 
 def whole_numbers(option: str, text: str) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -16,7 +16,7 @@ from skimba.cost.timing import take_turns
 from skimba.dense import DenseModel
 from skimba.dense.model import tokens_of
 from skimba.explorer.catalogue import Opened
-from skimba.explorer.found import find, shares
+from skimba.explorer.found import Found, shares
 from skimba.insight.drawing import token_map
 from skimba.insight.trace import trace
 from skimba.models import TokenModel
@@ -31,12 +31,16 @@ GIGA = 1e9
 Model = TokenModel | DenseModel
 
 
-def answer(opened: Opened, model: Model, image: Tensor) -> dict[str, Any]:
+def answer(opened: Opened, model: Model, image: Tensor, found: Callable[[], Found]) -> dict[str, Any]:
     """``classes`` and ``stages`` of one image ``(1 c height width)``. The classes are the first five with their probabilities,
-    best first; of a detector those of its objects with their scores, of a segmenter those in the picture with their shares."""
+    best first; of a detector those of its objects with their scores, of a segmenter those in the picture with their shares.
+
+    Args:
+        found: what a detector or segmenter finds in the image; not asked of a classifier.
+    """
     with torch.inference_mode():
         if isinstance(model, DenseModel):
-            best = shares(model, find(model, opened.classes, image))
+            best = shares(model, found())
             stages = trace(model.backbone, model.pictures.normalize(image))
         else:
             best, stages = _best(model(image)[0].float().softmax(0)), trace(model, image)

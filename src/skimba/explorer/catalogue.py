@@ -110,9 +110,15 @@ class Opened:
     @property
     def classifier(self) -> TokenModel:
         """The dense model. Raises ValueError if it is no classifier."""
+        return self.as_classifier(lambda: self.dense)
+
+    def as_classifier(self, make: Callable[[], TokenModel | DenseModel]) -> TokenModel:
+        """What ``make`` makes of this model by pruning it. Raises ValueError, before any work, if it is no classifier."""
         if isinstance(self.dense, DenseModel):
             raise ValueError(f"{self.offer.name} is no classifier, and this view is of classifiers")
-        return self.dense
+        model = make()
+        assert isinstance(model, TokenModel)  # pruning changes no kind
+        return model
 
     @cached_property
     def transform(self) -> Transform:

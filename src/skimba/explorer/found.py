@@ -14,11 +14,13 @@ from torchvision.transforms.v2 import functional
 from skimba.data.loading import Batch
 from skimba.data.pictures import UNKNOWN, Mode
 from skimba.dense import DenseModel
+from skimba.models import TokenModel
 from skimba.tasks import task_of
 from skimba.tasks.dense_drawing import LEAST_SCORE
 from skimba.tasks.detection import Detections
 from skimba.tasks.segmentation import Segments
 
+Found = Detections | Segments
 Shares = list[tuple[int, float]]
 
 
@@ -46,22 +48,22 @@ class OnePicture:
         return self.image
 
 
-def find(model: DenseModel, classes: tuple[str, ...], image: Tensor) -> Detections | Segments:
+def find(model: DenseModel, classes: tuple[str, ...], image: Tensor) -> Found:
     """What the model finds in ``image (1 c height width)``, values in 0 … 1."""
     pictures = OnePicture(functional.to_pil_image(image[0]), classes)
     batch = Batch(list(image), [None], torch.zeros(1, dtype=torch.int64), [], 1)
     with torch.inference_mode():
-        row: Detections | Segments = task_of(model).predict(model, pictures, batch)[0]
+        row: Found = task_of(model).predict(model, pictures, batch)[0]
     return row
 
 
-def drawn(model: DenseModel, row: Detections | Segments, image: Tensor) -> Image:
+def drawn(model: TokenModel | DenseModel, row: Found, image: Tensor) -> Image:
     """The picture with boxes, masks and names, or with the class of every pixel."""
     found: Image = task_of(model).draw(functional.to_pil_image(image[0]), row)
     return found
 
 
-def shares(model: DenseModel, row: Detections | Segments) -> Shares:
+def shares(model: DenseModel, row: Found) -> Shares:
     """Numbers of classes, each with the score of an object that is drawn, or with its share of the pixels; the largest first."""
     return SHARES[model.task](row)
 

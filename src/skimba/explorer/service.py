@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, TypeVar
 
@@ -14,10 +13,11 @@ from skimba.dense.model import tokens_of
 from skimba.explorer import answers
 from skimba.explorer.catalogue import Offer, Opened
 from skimba.explorer.curves import SHARES, Curves
-from skimba.explorer.found import drawn, find
+from skimba.explorer.found import Found, drawn, find
 from skimba.explorer.line import line
 from skimba.explorer.pictures import LARGEST_UPLOAD, Pictures, as_png, seen
 from skimba.explorer.reading import memory, reading
+from skimba.explorer.recent import Recent
 from skimba.explorer.sides import Side, code, methods_shown
 from skimba.explorer.worker import Worker
 from skimba.models import TokenModel
@@ -27,27 +27,8 @@ from skimba.tokens import ALIGNMENTS
 
 T = TypeVar("T")
 MOST_SIDES = 3
-REMEMBERED = 64  # of each kind
 THUMBNAIL = 96  # pixels
 Question = Mapping[str, Any]
-
-
-class Recent:
-    """The last few results of a function of hashable arguments. For one thread."""
-
-    def __init__(self, most: int = REMEMBERED) -> None:
-        self._found: OrderedDict[Hashable, Any] = OrderedDict()
-        self._most = most
-
-    def get(self, key: Hashable, make: Callable[[], T]) -> T:
-        """The result for the key, made if it is not known."""
-        if key not in self._found:
-            self._found[key] = make()
-            if len(self._found) > self._most:
-                self._found.popitem(last=False)
-        self._found.move_to_end(key)
-        found: T = self._found[key]
-        return found
 
 
 class Explorer:
@@ -101,10 +82,8 @@ class Explorer:
             raise ValueError("the side is not JSON") from error
 
         def compute() -> bytes:
-            model, image = self.model(question, side), self.image(question)
-            if not isinstance(model, DenseModel):
-                raise ValueError(f"{_text(question, 'model')} draws nothing: it is neither a detector nor a segmenter")
-            return as_png(drawn(model, find(model, self.opened(question).classes, image), image))
+            row = self.found(question, side)
+            return as_png(drawn(self.opened(question).dense, row, self.image(question)))
 
         return self.worker.ask(lambda: self.remembered("drawn", question, side, compute))
 
@@ -132,8 +111,18 @@ class Explorer:
 
     def classifier(self, question: Question, side: Side) -> TokenModel:
         """The same. Raises ValueError if it is no classifier."""
-        dense, found = self.opened(question).classifier, self.model(question, side)
-        return found if isinstance(found, TokenModel) else dense
+        return self.opened(question).as_classifier(lambda: self.model(question, side))
+
+    def found(self, question: Question, side: Side) -> Found:
+        """What a side's detector or segmenter finds. Raises ValueError if it is neither."""
+
+        def compute() -> Found:
+            model = self.model(question, side)
+            if not isinstance(model, DenseModel):
+                raise ValueError(f"{_text(question, 'model')} draws nothing: it is neither a detector nor a segmenter")
+            return find(model, self.opened(question).classes, self.image(question))
+
+        return self.remembered("found", question, side, compute)
 
     def cost(self, question: Question, side: Side) -> dict[str, float]:
         """GFLOPs of a side by convention."""
@@ -185,7 +174,7 @@ def answer(explorer: Explorer, question: Question) -> dict[str, Any]:
         opened, made = explorer.opened(question), explorer.model(question, side)
         image = explorer.image(question)
         return {
-            **answers.answer(opened, made, image),
+            **answers.answer(opened, made, image, lambda: explorer.found(question, side)),
             "gflops": explorer.cost(question, side),
             "code": code(side, opened, made),
         }

@@ -81,8 +81,7 @@ class Side:
 
     def classifier(self, opened: Opened) -> TokenModel:
         """The same of a classifier. Raises ValueError for another model."""
-        dense, found = opened.classifier, self.make(opened)
-        return found if isinstance(found, TokenModel) else dense
+        return opened.as_classifier(lambda: self.make(opened))
 
     def _method(self) -> Method:
         method = METHODS[self.method]

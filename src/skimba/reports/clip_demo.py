@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -10,15 +9,12 @@ import torch
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
-from skimba.cost.flops import count_flops
-from skimba.cost.timing import speedup
 from skimba.data import Clips, MovingItems, embedded_test_images
 from skimba.data.loading import in_order, load_batches
 from skimba.data.pictures import SelectedClips
 from skimba.models import TokenModel
-from skimba.models.evaluation import accuracy
 from skimba.pruning import METHODS, Flops, Method, Pairs, prune
-from skimba.reports.demo import in_turns
+from skimba.reports.demo import figures, in_turns
 from skimba.store import create_model
 from skimba.tasks import task_of
 
@@ -93,15 +89,7 @@ def measure(
     logits, times = in_turns(models, (batch.images for batch in batches), on_batch)
     labels = torch.cat([batch.targets for batch in batches])
     return [
-        Row(
-            method=key[0],
-            reduction=key[1],
-            accuracy=accuracy(logits[key], labels),
-            published_gflops=count_flops(model, convention="published").total / 1e9,
-            exact_gflops=count_flops(model, convention="exact").total / 1e9,
-            time_ms=1e3 * statistics.median(times[key]),
-            speedup=speedup(times[DENSE], times[key]),
-        )
+        Row(key[0], key[1], **figures(model, logits[key], labels, times[key], times[DENSE]))
         for key, model in models.items()
     ]
 

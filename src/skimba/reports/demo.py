@@ -73,14 +73,27 @@ def measure(name: str, images: LabelledImages, on_batch: Callable[[], None] | No
             model=name,
             method=key[0],
             keep=key[1],
-            accuracy=accuracy(logits[key], images.labels),
-            published_gflops=count_flops(model, convention="published").total / 1e9,
-            exact_gflops=count_flops(model, convention="exact").total / 1e9,
-            time_ms=1e3 * statistics.median(times[key]),
-            speedup=speedup(dense, times[key]),
+            **figures(model, logits[key], images.labels, times[key], dense),
         )
         for key, model in models.items()
     ]
+
+
+def figures(
+    model: TokenModel, logits: Tensor, labels: Tensor, times: list[float], dense: list[float]
+) -> dict[str, float]:
+    """What a line of a table says of a model, as :class:`Row` describes it.
+
+    Args:
+        times, dense: seconds of the model and of the dense one (:func:`in_turns`).
+    """
+    return {
+        "accuracy": accuracy(logits, labels),
+        "published_gflops": count_flops(model, convention="published").total / 1e9,
+        "exact_gflops": count_flops(model, convention="exact").total / 1e9,
+        "time_ms": 1e3 * statistics.median(times),
+        "speedup": speedup(dense, times),
+    }
 
 
 def in_turns(
