@@ -1,7 +1,8 @@
 """Time of an exported model against the model itself, in turns, and how far their logits are apart.
 
-    python -m benchmarks.exported vim_small_patch16_224 --method hold --dtype fp32,bf16 --batch 1,8 --rounds 7
+    python -m benchmarks.exported vim_small_patch16_224 --method hold --dtype fp32,bf16 --batch 1,8 --rounds 7 --exports FOLDER
 
+An export takes minutes: those in ``--exports`` are used again, as long as the file stays there, and made where they are missing.
 Random weights; both sides with torch's number of threads. ``eager`` is the model as ``skimba.prune`` returns it, ``.pt2`` the
 package of AOTInductor, ``.onnx`` the file in onnxruntime: with the functions that any runtime takes, and with ``ort_library()``.
 """
@@ -37,14 +38,17 @@ def made(name: str, method: str, dtype: torch.dtype) -> TokenModel:
     return model if method == "dense" else skimba.prune(model, method)
 
 
-def forms(model: TokenModel, dtype: torch.dtype, folder: Path) -> dict[str, Run]:
-    """The model and what is exported of it; ONNX files are float32 alone."""
-    runs: dict[str, Run] = {
-        "eager": model,
-        ".pt2": torch._inductor.aoti_load_package(str(skimba.export(model, folder / "model.pt2"))),
-    }
+def exported(model: TokenModel, path: Path) -> Path:
+    """The file, made unless it is there."""
+    return path if path.exists() else skimba.export(model, path)
+
+
+def forms(model: TokenModel, dtype: torch.dtype, stem: Path) -> dict[str, Run]:
+    """The model and what is exported of it, to files of this name; ONNX files are float32 alone."""
+    package = exported(model, stem.with_suffix(".pt2"))
+    runs: dict[str, Run] = {"eager": model, ".pt2": torch._inductor.aoti_load_package(str(package))}
     if dtype is torch.float32:
-        path = skimba.export(model, folder / "model.onnx")
+        path = exported(model, stem.with_suffix(".onnx"))
         runs[".onnx"] = in_onnxruntime(path, None)
         runs[".onnx, our kernels"] = in_onnxruntime(path, skimba.export.ort_library())
     return runs
@@ -63,7 +67,7 @@ def in_onnxruntime(path: Path, library: Path | None) -> Run:
 def compare(name: str, method: str, dtype: str, batches: list[int], rounds: int, folder: Path) -> list[list[str]]:
     """Rows of the table."""
     model, rows = made(name, method, DTYPES[dtype]), []
-    runs = forms(model, DTYPES[dtype], folder)
+    runs = forms(model, DTYPES[dtype], folder / f"{name}-{method}-{dtype}")
     for batch in batches:
         images = torch.randn(batch, *model.input_shape()).to(DTYPES[dtype])
         logits = {form: run(images).float() for form, run in runs.items()}
@@ -83,14 +87,17 @@ def main() -> None:
     parser.add_argument("--dtype", default="fp32,bf16")
     parser.add_argument("--batch", default="1,8")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--exports", type=Path, help="folder of exported files, kept for the next time")
     given = parser.parse_args()
     native.keep_freed_memory()
     table = Table("method", "dtype", "batch", "form", "ms an image", "÷ eager", "logits apart", title=given.model)
     batches = [int(batch) for batch in given.batch.split(",")]
-    with torch.inference_mode(), TemporaryDirectory() as folder:
+    with torch.inference_mode(), TemporaryDirectory() as passing:
+        folder = given.exports or Path(passing)
+        folder.mkdir(parents=True, exist_ok=True)
         for method in given.method.split(","):
             for dtype in given.dtype.split(","):
-                for row in compare(given.model, method, dtype, batches, given.rounds, Path(folder)):
+                for row in compare(given.model, method, dtype, batches, given.rounds, folder):
                     table.add_row(*row)
     Console().print(table)
 

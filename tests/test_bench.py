@@ -16,6 +16,28 @@ def test_every_case_is_timed_in_every_round(monkeypatch):
     assert {(t.dtype, t.batch, t.img_size) for t in timings} == {(d, b, 28) for d in ("fp32", "bf16") for b in (1, 2)}
 
 
+def test_compiled_models_take_turns_with_the_others(monkeypatch):
+    asked, compiled = [], []
+
+    def stand_in(model, **options):
+        asked.append((model.reducer is not None, options))
+        return lambda images: compiled.append(model(images).shape)
+
+    monkeypatch.setattr(torch, "compile", stand_in)
+    timings = bench(["vim_micro"], ["dense", "dense, compiled", "top, compiled"], ["fp32"], [2], [None], 1)
+    assert [t.case for t in timings] == ["dense", "dense, compiled", "top, compiled"]
+    assert asked == [(pruned, {"fullgraph": True, "dynamic": False}) for pruned in (False, True)]
+    assert compiled == [(2, 10)] * 4
+    assert timings[0].exact_gflops == timings[1].exact_gflops > timings[2].exact_gflops
+
+
+@pytest.mark.slow
+def test_more_models_of_a_class_are_compiled_than_torch_compiles_by_default(monkeypatch):
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
+    timings = bench(["vim_micro"], ["dense, compiled", "top, compiled"], ["fp32", "bf16"], [1], [None], 1)
+    assert len(timings) == 4
+
+
 def test_the_floor_holds_all_matrix_products_of_the_model():
     model = skimba.create_model("vim_micro", depth=3).eval()
     with torch.no_grad(), _Recorder(MATRIX_PRODUCTS) as recorder:
@@ -29,6 +51,7 @@ def test_the_floor_holds_all_matrix_products_of_the_model():
     [
         ((["vim_huge"], ["dense"], ["fp32"], [1]), "unknown model 'vim_huge'"),
         ((["vim_micro"], ["fast"], ["fp32"], [1]), "unknown case 'fast'; known: dense, top"),
+        ((["vim_micro"], ["scans, compiled"], ["fp32"], [1]), "unknown case 'scans, compiled'; known: dense, top"),
         ((["vim_micro"], ["dense"], ["fp8"], [1]), "unknown dtype 'fp8'; known: fp32, bf16, int8"),
         ((["vim_micro"], ["dense"], ["fp32"], [0]), "at least one round and one image"),
     ],

@@ -141,7 +141,7 @@ def bench(
         str,
         typer.Option(
             help=f"Of dense, {', '.join(benchmark.PRUNED)}, {', '.join(benchmark.FLOORS)}, "
-            f"{benchmark.REFERENCE}; separated by ;"
+            f"{benchmark.REFERENCE}; separated by ; ('top, compiled': by torch.compile)"
         ),
     ] = ";".join(("dense", *benchmark.PRUNED, *benchmark.FLOORS)),
     dtype: Annotated[str, typer.Option(help=f"Of {', '.join(benchmark.DTYPES)}, separated by commas.")] = "fp32",

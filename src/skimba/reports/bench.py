@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import timm
@@ -41,6 +42,7 @@ PRUNED: dict[str, dict[str, Any]] = {
 }
 FLOORS = ("matrix products", "scans")
 REFERENCE = "dense, reference backend"
+COMPILED = ", compiled"  # "dense, compiled", "top, compiled" …: the same by torch.compile, for this very shape
 # Dense convolutions (a stem, patches) are matrix products too; the mixers' depthwise ones are operators of our own.
 MATRIX_PRODUCTS = {
     torch.ops.aten.mm.default,
@@ -56,7 +58,7 @@ class Timing:
     """One line of the table.
 
     Attributes:
-        case: ``"dense"``, one of the pruned, or one of the floors.
+        case: as given to :func:`bench`.
         time_ms: for one image, median over the rounds.
         spread_ms: distance between the quartiles.
         speedup: over the dense model of the same dtype, batch and size, median over the rounds; None where there is none.
@@ -96,7 +98,8 @@ def bench(
 
     Args:
         names: skimba models, or any other that timm knows (timed dense).
-        cases: any of ``"dense"``, the keys of ``pruned``, :data:`FLOORS` and :data:`REFERENCE`.
+        cases: any of ``"dense"``, the keys of ``pruned``, either with :data:`COMPILED` after it, :data:`FLOORS` and
+            :data:`REFERENCE`.
         dtypes: keys of :data:`DTYPES`; what a model of timm cannot have is left out.
         batches: images at a time.
         img_sizes: sides of the images in pixels; None for the model's own.
@@ -108,8 +111,9 @@ def bench(
     Raises:
         ValueError: an unknown name, case or dtype, less than one round, or a device that is not there.
     """
+    models = ("dense", *pruned)
     for what, given, known in (
-        ("case", cases, ("dense", *pruned, *FLOORS, REFERENCE)),
+        ("case", cases, (*models, *(case + COMPILED for case in models), *FLOORS, REFERENCE)),
         ("dtype", dtypes, DTYPES),
         ("model", names, (*list_models(), *timm.list_models())),
     ):
@@ -129,7 +133,10 @@ def bench(
                 for name in names
             }
             runs = {(*key, case.name): _whole(case.run, device) for key, (_, group) in groups.items() for case in group}
-            with torch.inference_mode():
+            if any(case.endswith(COMPILED) for case in cases):
+                torch.compiler.reset()
+            # torch compiles no more than eight models of one class unless told.
+            with torch.inference_mode(), torch._dynamo.config.patch(recompile_limit=max(8, len(runs))):
                 times = take_turns(runs, rounds, on_round=on_round)
             for key, (size, group) in groups.items():
                 dense = times.get((*key, "dense"))
@@ -167,13 +174,13 @@ def _cases(
     model = (model if change is None else change(model)).to(device)
     images = torch.randn(batch, *(model.input_shape(size) if ours else (3, size, size)), dtype=data, device=device)
     for case in cases:
-        if case == "dense":
-            gflops = count_flops(model, convention="exact").total / 1e9 if ours else None
-            found.append(_Case(case, lambda: model(images), gflops))
-        elif ours and case in pruned:
-            smaller = prune(model, **pruned[case])
-            gflops = count_flops(smaller, convention="exact").total / 1e9
-            found.append(_Case(case, lambda smaller=smaller: smaller(images), gflops))  # type: ignore[misc]
+        plain = case.removesuffix(COMPILED)
+        if plain == "dense" or (ours and plain in pruned):
+            run = model if plain == "dense" else prune(model, **pruned[plain])
+            gflops = count_flops(run, convention="exact").total / 1e9 if ours else None
+            if plain != case:
+                run = torch.compile(run, fullgraph=True, dynamic=False)
+            found.append(_Case(case, partial(run, images), gflops))
         elif ours and case == REFERENCE:
             found.append(_Case(case, lambda: _on_reference(model, images)))
         elif case in FLOORS and (ours or case == "matrix products"):
