@@ -1,8 +1,6 @@
-"""Detectors and segmenters under torchrun: two processes give what one gives."""
+"""Detectors and segmenters in several processes: two processes give what one gives."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -10,13 +8,13 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
-from skimba.cli import main
 from skimba.data import SceneMaps, SceneObjects, embedded_test_images, select
 from skimba.data.instances import as_coco
 from skimba.data.scene_targets import dense_scenes
 from skimba.training.checkpoint import WEIGHTS
 from skimba.training.journal import LOG, read_log
-from tests.test_distributed import environment, run
+from tests.processes import ranks, skimba
+from tests.test_distributed import run
 
 COUNT = 8
 SPLITS = ("train", "val")
@@ -74,7 +72,8 @@ def test_two_processes_train_a_segmenter_as_one(scenes, tmp_path, monkeypatch):
             monkeypatch.setattr(nn.Dropout2d, "forward", keep_all)
             run(1, *call)
         else:
-            launch(processes, call)
+            forks = ranks(processes, without_dropout, *call)
+            assert [fork.returncode for fork in forks] == [0, 0], [fork.stderr for fork in forks]
     first, second = (load_file(tmp_path / n / WEIGHTS) for n in ("1", "2"))
     for name, tensor in first.items():
         if "running_" not in name and "num_batches" not in name:
@@ -83,19 +82,12 @@ def test_two_processes_train_a_segmenter_as_one(scenes, tmp_path, monkeypatch):
     assert [one["loss"] for one in logs[0]] == pytest.approx([one["loss"] for one in logs[1]], rel=1e-4)
 
 
-def launch(processes, arguments):
-    """This file under torchrun: skimba's command line without dropout."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    call = [*launcher, "-m", "tests.test_dense_distributed", *map(str, arguments)]
-    result = subprocess.run(call, env=environment(), capture_output=True, text=True, timeout=110)
-    assert result.returncode == 0, result.stderr
+def without_dropout(*arguments):
+    """skimba's command line without dropout."""
+    nn.Dropout2d.forward = keep_all
+    skimba(*arguments)
 
 
 def keep_all(self, x):
     """Dropout2d that takes nothing out."""
     return x
-
-
-if __name__ == "__main__":
-    nn.Dropout2d.forward = keep_all
-    main()

@@ -1,4 +1,4 @@
-"""Several real processes under torchrun on this machine, talking by gloo."""
+"""Several real processes on this machine, talking by gloo: under torchrun, or forked with what torchrun tells them."""
 
 import io
 import json
@@ -21,6 +21,7 @@ from skimba.tasks.tables import read_rows
 from skimba.training.checkpoint import CHECKPOINT, WEIGHTS
 from skimba.training.journal import LOG, read_log
 from tests.data.scene_tree import corrupt, write_tree
+from tests.processes import ranks, skimba
 
 SIZES = ["sizes.depth=2", "epochs=1", "batch_size=16"]
 
@@ -42,7 +43,7 @@ def environment():
 
 
 def run(processes, *arguments):
-    """Standard output of the command; one process is this one, which has torch loaded."""
+    """Standard output of the command; one process is this one, several are its forks."""
     if processes == 1:
         shown = io.StringIO()
         with pytest.MonkeyPatch.context() as patch, redirect_stdout(shown):
@@ -51,6 +52,13 @@ def run(processes, *arguments):
                 main()
         assert left.value.code == 0
         return shown.getvalue()
+    forks = ranks(processes, skimba, *arguments)
+    assert [fork.returncode for fork in forks] == [0] * processes, [fork.stderr for fork in forks]
+    return "".join(fork.stdout for fork in forks)
+
+
+def torchrun(processes, *arguments):
+    """What the command under torchrun, each process a fresh interpreter, wrote to standard output."""
     result = subprocess.run(
         command(processes, *arguments), env=environment(), capture_output=True, text=True, timeout=110
     )
@@ -74,10 +82,10 @@ def assert_same_predictions(first, second):
 
 def test_two_processes_train_as_one(tree, tmp_path):
     shown = {}
-    for processes in (1, 2):
+    for processes, start in ((1, run), (2, torchrun)):
         out = tmp_path / str(processes)
         options = ["--data", tree, "--out", out, "--workers", 0]
-        shown[processes] = run(processes, "train", "vim_micro_patch4_56", *SIZES, *options)
+        shown[processes] = start(processes, "train", "vim_micro_patch4_56", *SIZES, *options)
     assert_close(tmp_path / "1", tmp_path / "2")
     assert shown[2].count("of 19 test images") == 1, "one process speaks"
     first, second = (read_log(tmp_path / n / LOG) for n in ("1", "2"))
@@ -148,7 +156,7 @@ def test_two_processes_predict_as_one(tree, tmp_path):
 
 def test_an_error_of_the_writer_ends_all_processes(tree, tmp_path):
     (tmp_path / CHECKPOINT).write_bytes(b"no checkpoint")
-    call = command(2, "train", "vim_micro_patch4_56", *SIZES, "--data", tree, "--out", tmp_path, "--workers", 0)
-    result = subprocess.run(call, env=environment(), capture_output=True, text=True, timeout=110)
-    assert result.returncode != 0
-    assert len(re.findall(r"skimba: \S+checkpoint\.pt is no plain weights file", result.stderr)) == 2
+    forks = ranks(2, skimba, "train", "vim_micro_patch4_56", *SIZES, "--data", tree, "--out", tmp_path, "--workers", 0)
+    for fork in forks:
+        assert fork.returncode == 2
+        assert len(re.findall(r"skimba: \S+checkpoint\.pt is no plain weights file", fork.stderr)) == 1

@@ -3,20 +3,19 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 
 import pytest
 
-import skimba.cli._commands
-from skimba.cli import main
+from skimba.cli import _commands, main, measuring
 from skimba.runtime.messages import one_line, printable
 from skimba.store import create_model
 from skimba.store.publish import save_model
 from tests.cli.test_cli import run
 from tests.data.idx_files import write_fashion_mnist
 from tests.data.scene_tree import write_tree
+from tests.processes import Fork, skimba
 
 
 def said(monkeypatch, capsys, *arguments):
@@ -45,7 +44,7 @@ def test_whatever_comes_is_a_line_and_a_traceback_on_demand(monkeypatch, capsys,
     def fail():
         raise error
 
-    monkeypatch.setattr(skimba.cli._commands, "run", fail)
+    monkeypatch.setattr(_commands, "run", fail)
     monkeypatch.delenv("SKIMBA_DEBUG", raising=False)
     assert type(error).__name__ in (shown := said(monkeypatch, capsys)) or str(error) in shown
     monkeypatch.setenv("SKIMBA_DEBUG", "1")
@@ -64,36 +63,32 @@ def test_ctrl_c_is_a_line_and_exit_code_130(monkeypatch, capsys):
         main()
     assert left.value.code == 130
     assert capsys.readouterr().err == "skimba: interrupted\n"
-    monkeypatch.setattr(skimba.cli._commands, "run", interrupt)
+    monkeypatch.setattr(_commands, "run", interrupt)
     with pytest.raises(SystemExit) as left:
         main()
     assert left.value.code == 130
     assert capsys.readouterr().err == "skimba: interrupted\n"
 
 
+def search():
+    """A search for a schedule that says when it begins."""
+
+    def begun(*given, **named):
+        print("begun")
+        return prune(*given, **named)
+
+    prune, measuring.prune = measuring.prune, begun
+    skimba("schedule", "vim_small_patch16_224", "--speedup", "1.5")
+
+
 def test_a_search_for_a_schedule_can_be_interrupted():
-    command = [sys.executable, "-c", SEARCH]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "begun\n"
-    time.sleep(1)
-    process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=60)[1].endswith("skimba: interrupted\n")
+    with Fork(search) as process:
+        process.wait_until(lambda: process.stdout == "begun\n")
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+    assert process.stderr.endswith("skimba: interrupted\n")
     assert process.returncode == 130
-
-
-SEARCH = """
-import sys
-from skimba.cli import _commands, main
-import skimba.cli.measuring as measuring
-
-def begun(*given, **named):
-    print("begun", flush=True)
-    return prune(*given, **named)
-
-prune, measuring.prune = measuring.prune, begun
-sys.argv = ["skimba", "schedule", "vim_small_patch16_224", "--speedup", "1.5"]
-main()
-"""
 
 
 def test_outputs_are_checked_before_any_work(tmp_path, monkeypatch, capsys):

@@ -1,10 +1,6 @@
 import csv
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 
 import pytest
@@ -20,6 +16,7 @@ from skimba.tasks.comparison import compare
 from skimba.tasks.resumable import predict_files
 from skimba.tasks.tables import read_rows, write_rows
 from tests.data.scene_tree import corrupt, write_tree
+from tests.processes import Fork, forked
 
 
 @pytest.fixture(scope="module")
@@ -91,24 +88,26 @@ def test_other_files_are_not_predictions(tmp_path):
         read_rows(tmp_path / "a.parquet", ClassPrediction)
 
 
+def predict_in_small_chunks(model, tree, out):
+    resumable.CHUNK = 4
+    predict_files(CLASSIFICATION, model, find_images([tree]), out, batch_size=2)
+
+
 def test_a_killed_prediction_resumes(tmp_path):
     tree = write_tree(tmp_path / "tree", train=40, test=20)
     corrupt(tree / "train", 3)
-    call = [sys.executable, "-c", SMALL_CHUNKS, str(tree), str(tmp_path / "broken.parquet")]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    process = subprocess.Popen(call, env=environment)
+    model = create_model("vim_micro_patch4_56", pretrained=True)
+    call = (predict_in_small_chunks, model, tree, tmp_path / "broken.parquet")
     parts = tmp_path / "broken.parquet.parts"
-    while not list(parts.glob("*.jsonl")):
-        assert process.poll() is None
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    with Fork(*call) as process:
+        process.wait_until(lambda: process.poll() is not None or any(parts.glob("*.jsonl")))
+    assert process.returncode == -signal.SIGKILL, process.stderr
     done = sorted(parts.glob("*.jsonl"))
     assert 1 <= len(done) < 15
     mark = {"rejected": {"name": "not", "reason": "predicted again"}}
     done[0].write_text(done[0].read_text() + json.dumps(mark) + "\n")
-    subprocess.run(call, env=environment, check=True, timeout=100)
-    model = create_model("vim_micro_patch4_56", pretrained=True)
+    again = forked(*call)
+    assert again.returncode == 0, again.stderr
     assert predict_files(CLASSIFICATION, model, find_images([tree]), tmp_path / "whole.csv") == (57, 3)
     whole, resumed = (read_rows(tmp_path / name, ClassPrediction) for name in ("whole.csv", "broken.parquet"))
     assert [one.name for one in resumed] == [one.name for one in whole]
@@ -118,19 +117,6 @@ def test_a_killed_prediction_resumes(tmp_path):
     assert len(rejects) == 4
     assert all("cannot be read" in row["reason"] for row in rejects if row["name"] != "not")
     assert not parts.exists()
-
-
-SMALL_CHUNKS = """
-import sys
-import skimba.tasks.resumable as resumable
-from skimba.data import find_images
-from skimba.store import create_model
-from skimba.tasks import CLASSIFICATION
-
-resumable.CHUNK = 4
-model = create_model("vim_micro_patch4_56", pretrained=True)
-resumable.predict_files(CLASSIFICATION, model, find_images([sys.argv[1]]), sys.argv[2], batch_size=2)
-"""
 
 
 def test_another_models_unfinished_run_is_not_mixed_in(tmp_path):

@@ -1,16 +1,17 @@
 """Runs of ``predict`` that were interrupted, and what they leave."""
 
 import resource
-import subprocess
-import sys
+import time
 
 import pytest
 
 from skimba.data import embedded_test_images
+from skimba.runtime.locks import sole_writer
 from skimba.store import create_model
 from skimba.tasks import CLASSIFICATION, ClassPrediction, resumable
 from skimba.tasks.resumable import NOTE, predict_files
 from skimba.tasks.tables import read_rows
+from tests.processes import Fork, forked
 
 PICTURES = embedded_test_images()[:12]
 
@@ -90,42 +91,39 @@ def test_parts_without_a_note_are_not_taken(model, tmp_path):
         predict(model, tmp_path)
 
 
+def hold_the_folder(folder):
+    with sole_writer(folder):
+        print("held")
+        time.sleep(100)
+
+
 def test_two_runs_into_one_table_are_refused(model, tmp_path):
-    code = "import sys; from pathlib import Path; from skimba.runtime.locks import sole_writer\n"
-    code += "with sole_writer(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
-    command = [sys.executable, "-c", code, str(folder(tmp_path))]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout.readline() == "held\n"
+    with Fork(hold_the_folder, folder(tmp_path)) as other:
+        other.wait_until(lambda: other.stdout == "held\n")
         with pytest.raises(OSError, match="another process is writing to"):
             predict(model, tmp_path)
-        other.communicate("")
     assert predict(model, tmp_path) == (12, 0)
 
 
-FULL_DISK = """
-import resource, sys
-from skimba.data import embedded_test_images
-from skimba.store import create_model
-from skimba.tasks import CLASSIFICATION, resumable
-
-resumable.CHUNK = 4
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
-try:
-    resumable.predict_files(CLASSIFICATION, create_model("vim_micro", True), embedded_test_images()[:12], sys.argv[1], 4)
-except OSError as error:
-    print(error)
-"""
+def predict_within(room, model, tmp_path):
+    """With so many bytes for each file."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+    try:
+        predict(model, tmp_path)
+    except OSError as error:
+        print(error)
 
 
 @pytest.mark.parametrize("room", [0, pytest.param(1200, marks=pytest.mark.slow)])
-def test_after_a_full_disk_the_run_goes_on(tmp_path, room):
+def test_after_a_full_disk_the_run_goes_on(model, tmp_path, room):
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
     out = tmp_path / "a.csv"
-    command = [sys.executable, "-c", FULL_DISK, str(out)]
-    full = subprocess.run([*command, str(room)], capture_output=True, text=True, timeout=100, check=True)
+    full = forked(predict_within, room, model, tmp_path)
+    assert full.returncode == 0, full.stderr
     assert f"cannot write {tmp_path}" in full.stdout
     assert full.stdout.count("\n") == 1
-    again = subprocess.run([*command, str(2**30)], capture_output=True, text=True, timeout=100, check=True)
+    again = forked(predict_within, 2**30, model, tmp_path)
+    assert again.returncode == 0, again.stderr
     assert again.stdout == ""
     assert len(read_rows(out, ClassPrediction)) == 12
     assert not folder(tmp_path).exists()

@@ -1,8 +1,8 @@
 """Trainings that meet changed pictures, foreign files, full disks and each other."""
 
 import json
-import subprocess
-import sys
+import resource
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from skimba.data import Selected, embedded_test_images, find_images, read_image_folder
-from skimba.training import Recipe, train
+from skimba.runtime.locks import sole_writer
+from skimba.training import Recipe, loop, train
 from skimba.training.checkpoint import CHECKPOINT, WEIGHTS
 from skimba.training.journal import LOG, read_log
 from tests.data.scene_tree import write_tree
+from tests.processes import Fork, forked
 
 IMAGES = embedded_test_images()[:16]
 RECIPE = Recipe("vim_micro", sizes={"depth": 1}, epochs=2, batch_size=8)
@@ -51,16 +53,17 @@ def test_a_training_does_not_go_on_with_other_pictures(tmp_path, now, says):
     assert train(RECIPE, IMAGES, IMAGES[:8], tmp_path)["images"] == 8
 
 
+def hold_the_folder(folder):
+    with sole_writer(folder):
+        print("held")
+        time.sleep(100)
+
+
 def test_one_training_at_a_time_in_a_folder(tmp_path):
-    code = "import sys; from pathlib import Path; from skimba.runtime.locks import sole_writer\n"
-    code += "with sole_writer(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as other:
-        assert other.stdout.readline() == "held\n"
+    with Fork(hold_the_folder, tmp_path) as other:
+        other.wait_until(lambda: other.stdout == "held\n")
         with pytest.raises(OSError, match="another process is writing to"):
             train(RECIPE, IMAGES, IMAGES[:8], tmp_path)
-        other.communicate("")
     assert not (tmp_path / CHECKPOINT).exists()
 
 
@@ -141,28 +144,22 @@ def test_training_pictures_that_cannot_be_read_are_one_clear_error(tmp_path):
     assert len(find_images([tree / "train"])) == 10
 
 
-FULL_AT_THE_END = """
-import resource, sys
-from skimba.data import embedded_test_images
-from skimba.training import Recipe, train
-import skimba.training.loop as loop
+def train_on_a_disk_full_at_the_end(folder):
+    def full(self):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+        return finish(self)
 
-def full(self):
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
-    return finish(self)
-
-finish, loop.Loop.finish = loop.Loop.finish, full
-images = embedded_test_images()[:16]
-try:
-    train(Recipe("vim_micro", sizes={"depth": 1}, epochs=2, batch_size=8), images, images[:8], sys.argv[1])
-except OSError as error:
-    print(error)
-"""
+    finish, loop.Loop.finish = loop.Loop.finish, full
+    try:
+        train(RECIPE, IMAGES, IMAGES[:8], folder)
+    except OSError as error:
+        print(error)
 
 
 def test_a_disk_that_is_full_for_the_final_weights_costs_nothing(tmp_path):
-    command = [sys.executable, "-c", FULL_AT_THE_END, str(tmp_path)]
-    said = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True).stdout
+    ran = forked(train_on_a_disk_full_at_the_end, tmp_path)
+    said = ran.stdout
+    assert ran.returncode == 0, ran.stderr
     assert f"cannot write {tmp_path / WEIGHTS}" in said
     assert said.count("\n") == 1
     assert not (tmp_path / WEIGHTS).exists()

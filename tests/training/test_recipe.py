@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,7 @@ from skimba.training import Recipe, read_recipe
 from tests.cli.test_cli import run
 from tests.data.idx_files import write_fashion_mnist
 from tests.data.scene_tree import write_tree
+from tests.processes import forked, skimba
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
 PUBLISHED_GFLOPS = {
@@ -113,7 +112,6 @@ def test_overrides_must_be_key_and_value():
 
 
 def test_a_wrong_recipe_leaves_the_process_with_code_2(tmp_path):
-    command = [sys.executable, "-m", "skimba", "train", "vim_micro", "epoch=1", "--out", str(tmp_path)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    result = forked(skimba, "train", "vim_micro", "epoch=1", "--out", tmp_path)
     assert result.returncode == 2
     assert result.stderr == "skimba: unknown key 'epoch'; did you mean 'epochs'?\n"

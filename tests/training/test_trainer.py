@@ -1,9 +1,8 @@
+import itertools
 import json
 import os
+import resource
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 
 import pytest
@@ -14,42 +13,39 @@ from skimba.data import ImageFiles, embedded_test_images, read_image_folder
 from skimba.models.evaluation import accuracy, predict
 from skimba.pruning import prune
 from skimba.store import create_model
-from skimba.training import Recipe, train
+from skimba.training import Recipe, loop, train
 from skimba.training.checkpoint import CHECKPOINT, WEIGHTS
 from skimba.training.journal import LOG, STEPS, read_log
 from tests.data.idx_files import write_fashion_mnist
 from tests.data.scene_tree import corrupt, write_tree
+from tests.processes import Fork, forked, skimba
 
 EPOCHS = 3
 
 
-def command(data, out):
+def train_items(data, out):
     options = ["sizes.depth=2", "--data", data, "--out", out, f"epochs={EPOCHS}", "batch_size=16"]
-    return [sys.executable, "-m", "skimba", "train", "vim_micro", *map(str, options)]
+    skimba("train", "vim_micro", *options)
 
 
 def test_a_killed_training_ends_as_an_uninterrupted_one(tmp_path):
     data = tmp_path / "data"
     data.mkdir()
     write_fashion_mnist(data)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run(command(data, tmp_path / "whole"), check=True, env=environment, capture_output=True)
-    broken, kills, seen = tmp_path / "broken", 0, 0.0
-    for _ in range(2 * EPOCHS):
-        process = subprocess.Popen(
-            command(data, broken), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        while process.poll() is None:
-            path = broken / CHECKPOINT
-            if path.exists() and path.stat().st_mtime > seen and kills < EPOCHS - 1:
-                seen = path.stat().st_mtime
-                process.send_signal(signal.SIGKILL)
-                process.wait()
-                kills += 1
-            time.sleep(0.01)
-        if process.returncode == 0:
-            break
-    assert kills == EPOCHS - 1
+    assert forked(train_items, data, tmp_path / "whole").returncode == 0
+    broken, seen = tmp_path / "broken", 0.0
+
+    def new_checkpoint():
+        path = broken / CHECKPOINT
+        return process.poll() is not None or (path.exists() and path.stat().st_mtime > seen)
+
+    for _ in range(EPOCHS - 1):
+        with Fork(train_items, data, broken) as process:
+            process.wait_until(new_checkpoint)
+            assert process.poll() is None, process.stderr
+        assert process.returncode == -signal.SIGKILL
+        seen = (broken / CHECKPOINT).stat().st_mtime
+    assert forked(train_items, data, broken).returncode == 0
     whole, resumed = load_file(tmp_path / "whole" / WEIGHTS), load_file(broken / WEIGHTS)
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert (broken / LOG).read_text() == (tmp_path / "whole" / LOG).read_text()
@@ -84,11 +80,11 @@ def test_a_pruned_model_is_fine_tuned_from_its_weights_with_the_dense_one_as_tea
 
 def test_fine_tuning_recovers_what_pruning_lost(tmp_path):
     images = embedded_test_images()
-    train_set, test_set = images[:700], images[700:]
+    train_set, test_set = images[:200], images[800:]
     pruned = prune(create_model("vim_micro", pretrained=True), "condensed", {2: 0.5, 4: 0.5, 6: 0.5})
     before = accuracy(*predict(pruned, test_set.batches(100)))
     settings = {"prune": pruned.reducer.to_dict(), "pretrained": True, "teacher": "dense", "dtype": "bf16"}
-    recipe = Recipe("vim_micro", epochs=3, batch_size=50, learning_rate=5e-4, **settings)
+    recipe = Recipe("vim_micro", epochs=1, batch_size=20, learning_rate=1e-3, **settings)
     after = train(recipe, train_set, test_set, tmp_path)["top1"]
     assert before < 0.55
     assert after > before + 0.1
@@ -206,67 +202,54 @@ def test_steps_are_logged_by_layer_and_shown_on_tensorboard(tmp_path, monkeypatc
     assert list((tmp_path / "tensorboard").glob("events*"))
 
 
-KILLED_WHILE_WRITING = """
-import os, signal, sys, torch
-from skimba.data import embedded_test_images
-from skimba.training import Recipe, train
-import skimba.training.loop as loop
+SMALL = Recipe("vim_micro", sizes={"depth": 2}, epochs=1, batch_size=16)
 
-loop.STEPS_PER_CHECKPOINT = 1
-save, writes = torch.save, 0
 
-def half(content, path):
-    global writes
-    writes += 1
-    save(content, path)
-    if writes == int(sys.argv[2]):
-        os.truncate(path, os.path.getsize(path) // 2)
-        os.kill(os.getpid(), signal.SIGKILL)
+def train_small(folder, on_step=lambda progress: None):
+    """A training with a checkpoint after each of its four steps."""
+    loop.STEPS_PER_CHECKPOINT = 1
+    images = embedded_test_images()[:64]
+    train(SMALL, images, images[:8], folder, on_step)
 
-torch.save = half
-images = embedded_test_images()[:64]
-train(Recipe("vim_micro", sizes={"depth": 2}, epochs=1, batch_size=16), images, images[:8], sys.argv[1])
-"""
+
+def killed_while_writing(folder, at):
+    """The same, killed when half of a write is done, counted from 1."""
+    save, writes = torch.save, itertools.count(1)
+
+    def half(content, path):
+        save(content, path)
+        if next(writes) == at:
+            os.truncate(path, os.path.getsize(path) // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    torch.save = half
+    train_small(folder)
 
 
 def test_a_kill_while_a_checkpoint_is_written_loses_nothing(tmp_path):
-    images = embedded_test_images()[:64]
-    recipe = Recipe("vim_micro", sizes={"depth": 2}, epochs=1, batch_size=16)
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    for writes in (2, 1):  # half of the second write, then half of the first after the restart
-        command = [sys.executable, "-c", KILLED_WHILE_WRITING, str(tmp_path / "broken"), str(writes)]
-        assert subprocess.run(command, env=environment, timeout=100).returncode == -signal.SIGKILL
+    for at in (2, 1):  # half of the second write, then half of the first after the restart
+        assert forked(killed_while_writing, tmp_path / "broken", at).returncode == -signal.SIGKILL
         assert torch.load(tmp_path / "broken" / CHECKPOINT, weights_only=True)["step"] == 1
-    train(recipe, images, images[:8], tmp_path / "broken")
-    train(recipe, images, images[:8], tmp_path / "whole")
+    for folder in (tmp_path / "broken", tmp_path / "whole"):
+        assert forked(train_small, folder).returncode == 0
     whole, resumed = load_file(tmp_path / "whole" / WEIGHTS), load_file(tmp_path / "broken" / WEIGHTS)
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-FULL_DISK = """
-import resource, sys
-from skimba.data import embedded_test_images
-from skimba.training import Recipe, train
-import skimba.training.loop as loop
+def train_on_a_full_disk(folder):
+    def fill(progress):
+        if progress.step == 2:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # a write beyond fails as on a full disk
 
-loop.STEPS_PER_CHECKPOINT = 1
-
-def fill(progress):
-    if progress.step == 2:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # a write beyond fails as on a full disk
-
-images = embedded_test_images()[:64]
-try:
-    train(Recipe("vim_micro", sizes={"depth": 2}, epochs=1, batch_size=16), images, images[:8], sys.argv[1], fill)
-except OSError as error:
-    print(error)
-"""
+    try:
+        train_small(folder, fill)
+    except OSError as error:
+        print(error)
 
 
 def test_a_full_disk_is_named_and_leaves_the_last_checkpoint(tmp_path):
-    result = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, timeout=100, check=True
-    )
+    result = forked(train_on_a_full_disk, tmp_path)
+    assert result.returncode == 0, result.stderr
     assert f"cannot write {tmp_path / CHECKPOINT}" in result.stdout
     assert "what was there before is intact" in result.stdout
     assert torch.load(tmp_path / CHECKPOINT, weights_only=True)["step"] == 1
