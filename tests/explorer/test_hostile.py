@@ -7,6 +7,7 @@ import re
 import socket
 import struct
 import threading
+import time
 import zlib
 
 import pytest
@@ -15,6 +16,7 @@ from PIL import Image
 from skimba.explorer import Explorer, ExplorerServer, named_offer
 from skimba.explorer.pictures import LARGEST_UPLOAD, Pictures
 from skimba.explorer.server import page_files
+from skimba.explorer.worker import Worker
 from tests.explorer.conftest import send, upload
 
 JSON = {"Content-Type": "application/json"}
@@ -258,6 +260,37 @@ def test_an_unexpected_fault_is_reported_and_said_in_a_sentence():
     assert status == 500
     assert json.loads(found)["error"] == "the server failed at this: KeyError"
     assert len(faults) == 1
+
+
+@pytest.mark.parametrize(
+    ("verb", "path", "body"),
+    [
+        ("GET", "/api/seen?model=vim_micro&picture=example:0", None),
+        ("POST", "/api/model", b'{"model": "vim_micro"}'),
+        ("POST", "/api/upload", encoded(Image.new("L", (30, 30)))),
+    ],
+    ids=["picture", "question", "upload"],
+)
+def test_a_busy_server_says_so_and_when_to_ask_again(verb, path, body):
+    gate, explorer = threading.Event(), Explorer({"vim_micro": named_offer("vim_micro")}, Worker(most_waiting=1))
+    kind = "application/octet-stream" if path.endswith("upload") else "application/json"
+    with ExplorerServer(explorer) as busy:
+        threading.Thread(target=busy.serve_forever, daemon=True).start()
+        occupied = threading.Thread(target=explorer.worker.ask, args=(gate.wait,))
+        occupied.start()
+        while not explorer.worker.waiting:
+            time.sleep(0.001)
+        connection = http.client.HTTPConnection("127.0.0.1", busy.server_port, timeout=10)
+        connection.request(verb, path, body, {"Content-Type": kind})
+        answer = connection.getresponse()
+        found = json.loads(answer.read())
+        connection.close()
+        gate.set()
+        occupied.join()
+        assert send(busy, verb, path, body, {"Content-Type": kind})[0] == 200
+        busy.shutdown()
+    assert (answer.status, answer.getheader("Retry-After")) == (503, "1")
+    assert found == {"busy": "1 questions wait already; try again in a moment"}
 
 
 def test_pictures_not_looked_at_for_longest_go():

@@ -2,6 +2,7 @@
 
 import io
 import shutil
+import threading
 from urllib.parse import urlsplit
 
 import pytest
@@ -10,6 +11,8 @@ from PIL import Image
 
 import skimba
 from skimba.data.transforms import evaluation_transform
+from skimba.explorer import Explorer, ExplorerServer, named_offer
+from skimba.explorer.worker import Worker
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip install 'skimba[dev]')")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -204,3 +207,21 @@ def test_a_measurement_shows_its_progress_and_can_be_cancelled(open_page):
     page.locator("#curve-canvas[aria-label*='hold 0.8:']").wait_for()
     page.locator("#curve-cancel").click()
     page.locator("#curve-text", has_text="Cancelled. 20 images. hold 1: ").wait_for()
+
+
+@pytest.mark.slow
+def test_a_busy_server_is_asked_again_until_everything_is_shown(browser):
+    """One question at a time is taken: of the page's first questions and ten small pictures most are turned away at first."""
+    explorer, turned_away = Explorer({"vim_micro": named_offer("vim_micro")}, Worker(most_waiting=1)), []
+    with ExplorerServer(explorer) as busy:
+        threading.Thread(target=busy.serve_forever, daemon=True).start()
+        page = browser.new_page(viewport=WIDE)
+        page.on("response", lambda answer: answer.status == 503 and turned_away.append(answer.url))
+        page.goto(busy.url)
+        wait(page)
+        pictures = page.locator("#examples img").all()
+        assert [picture.evaluate("image => image.naturalWidth") for picture in pictures] == [28] * 10
+        assert all(len(shown(page, side)) == 5 for side in ("dense", "pruned", "rival"))
+        page.close()
+        busy.shutdown()
+    assert any("/api/thumbnail" in url for url in turned_away)

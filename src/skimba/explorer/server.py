@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -24,6 +25,7 @@ ADDRESS = "127.0.0.1"
 LARGEST_QUESTION = 64 << 10  # bytes
 PATIENCE_S = 30  # for a client that sends slowly
 MOST_CONNECTIONS = 64
+RETRY_S = 1  # after which a page asks a busy server again
 LONGEST_REASON = 400
 HEADERS = {
     # The page comes from here, whole; nothing else may frame it, and it may load from nowhere else.
@@ -127,6 +129,9 @@ class Handler(BaseHTTPRequestHandler):
             self._send(HTTPStatus.OK, *respond())
         except RefusedError as refused:
             self._say(refused.status, refused)
+        except BusyError as busy:
+            sentence = plain(busy, LONGEST_REASON)
+            self._send(HTTPStatus.SERVICE_UNAVAILABLE, *_json({"busy": sentence}), {"Retry-After": str(RETRY_S)})
         except (ConnectionError, TimeoutError):
             self.close_connection = True
         except Exception as fault:  # whatever it is, the visitor gets a sentence and the server lives on
@@ -152,7 +157,7 @@ class Handler(BaseHTTPRequestHandler):
         if parts.path in PICTURES:
             try:
                 return "image/png", PICTURES[parts.path](self.server.explorer, dict(parse_qsl(parts.query)))
-            except (*SENTENCES, BusyError) as error:
+            except SENTENCES as error:
                 raise RefusedError(HTTPStatus.BAD_REQUEST, str(error)) from error
         raise RefusedError(HTTPStatus.NOT_FOUND, "there is nothing here")
 
@@ -198,10 +203,11 @@ class Handler(BaseHTTPRequestHandler):
     def _say(self, status: HTTPStatus, reason: object) -> None:
         self._send(status, *_json({"error": plain(reason, LONGEST_REASON)}))
 
-    def _send(self, status: HTTPStatus, kind: str, body: bytes) -> None:
+    def _send(self, status: HTTPStatus, kind: str, body: bytes, more: Mapping[str, str] = MappingProxyType({})) -> None:
+        headers = {**HEADERS, **more, "Content-Type": kind, "Content-Length": str(len(body))}
         try:
             self.send_response(status)
-            for name, value in {**HEADERS, "Content-Type": kind, "Content-Length": str(len(body))}.items():
+            for name, value in headers.items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body)
@@ -217,12 +223,10 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def _in_words(compute: Callable[[], Any]) -> tuple[str, bytes]:
-    """The answer to a proper request, be it ``{"error": sentence}`` or ``{"busy": sentence}``. Its status is 200 then too: a
-    photo that cannot be read is no failure of the page, which browsers would note as an error of it."""
+    """The answer to a proper request, be it ``{"error": sentence}``. Its status is 200 then too: a photo that cannot be read is
+    no failure of the page, which browsers would note as an error of it."""
     try:
         return _json(compute())
-    except BusyError as busy:
-        return _json({"busy": plain(busy, LONGEST_REASON)})
     except SENTENCES as error:
         return _json({"error": plain(error, LONGEST_REASON)})
 

@@ -172,12 +172,13 @@ async function chooseModel() {
 }
 
 function exampleButton(name, index) {
-  const button = document.createElement("button"), image = document.createElement("img");
+  const button = document.createElement("button");
   button.type = "button";
   button.title = name;
-  image.alt = name;
-  image.src = pictureAt("thumbnail", state.model, `example:${index}`);
-  button.append(image);
+  loaded(pictureAt("thumbnail", state.model, `example:${index}`)).then((image) => {
+    image.alt = name;
+    button.append(image);
+  }).catch(fail);
   button.addEventListener("click", () => choosePicture(`example:${index}`));
   return button;
 }
