@@ -13,7 +13,6 @@ from typing import Any
 
 from benchmarks.dense_study import (
     ALL,
-    DEFAULT,
     FIGURES,
     IMAGES,
     MODELS,
@@ -22,12 +21,13 @@ from benchmarks.dense_study import (
     RESULTS,
     STORM,
     TIMED,
+    WAYS,
     latest,
     read_results,
+    usual,
 )
 from benchmarks.dense_verdict import verdict
 from benchmarks.tables import MISSING, Lines, select, table
-from skimba.tokens import RESTORE
 
 HEADLINE = {"detection": ("box_ap", "mask_ap"), "segmentation": ("miou",)}  # figures of the rows on the first scenes
 SHARES = ("backbone_share", "blocks_share", "whole_share")
@@ -44,7 +44,7 @@ def percent(line: dict[str, Any], name: str) -> str:
 
 def by_method(lines: Lines, task: str, figures: Iterable[str], images: int) -> str:
     """Figures and FLOPs of every method on the first ``images``, restored in the default way, in the order of their cost."""
-    found = select(lines, part=task, images=images, restore=DEFAULT)
+    found = [line for line in select(lines, part=task, images=images) if line["restore"] == usual(line["method"])]
     order = list(MODELS)
     found.sort(key=lambda line: (order.index(line["model"]), line["method"] != "dense", line["reduction"] or 0))
     rows = [
@@ -69,10 +69,10 @@ def by_restore(lines: Lines, task: str) -> str:
     for model in MODELS:
         for method in RESTORED:
             settings = {"part": task, "model": model, "method": method, "reduction": REDUCTIONS[0], "images": IMAGES}
-            found = [one(lines, **settings, restore=way) for way in RESTORE]
+            found = [one(lines, **settings, restore=way) for way in WAYS]
             if any(found):
                 rows.append([model, method, *(percent(line, name) for line in found)])
-    return table(["backbone", "method", *(f"{said}, `{way}`" for way in RESTORE)], rows)
+    return table(["backbone", "method", *(f"{said}, `{way}`" for way in WAYS)], rows)
 
 
 def times(lines: Lines) -> str:
@@ -96,7 +96,8 @@ measured: fashion scenes of 128 pixels that nothing was trained on, no training 
 {IMAGES} scenes, so that the study takes minutes; those in the tables "on {ALL:,} scenes" are of all. FLOPs are exact. The
 targets are of the backbone, whose stem no pruning makes cheaper (48 % of PlainMamba micro's); a method that cannot reach one has
 no row. The rivals {" and ".join(f"`{name}`" for name in STORM)} reduce tokens inside every
-fourth block alone. Where nothing else is said, a removed position is restored as `{DEFAULT}`.
+fourth block alone. Where nothing else is said, a removed position is restored as `auto` does:
+`last_plus_change` where the method leaves owners, `last` where it drops tokens.
 
 {verdict(lines)}"""
     ]

@@ -29,7 +29,7 @@ from skimba.dense.model import with_inner_reducer
 from skimba.dense.variants import VARIANTS
 from skimba.models.variants import in_package
 from skimba.pruning import METHODS as NAMED
-from skimba.pruning import Drop, Flops, Method, prune
+from skimba.pruning import Drop, Flops, prune
 from skimba.tasks import task_of
 from skimba.tasks.resumable import digest_of_model
 from skimba.tasks.running import predict_all
@@ -41,10 +41,11 @@ MODELS = ("plain_mamba_micro", "vim_micro")
 # blocks', and few methods reach -40 %. The first is where restores are compared.
 REDUCTIONS = (0.2, 0.4, 0.3)
 COMPARED = (0.2, 0.4)  # with all methods
-DEFAULT = "last"  # restore
 METHODS = {name: NAMED[name] for name in ("hold", "top", "condensed", "r_meeto", "tome", "mtr", "tor")}
 EVERYWHERE = ("hold", "top", "condensed", "r_meeto")  # at every reduction
 RESTORED = ("hold", "top", "condensed", "r_meeto")  # in every way
+WAYS = [way for way in RESTORE if way != "auto"]
+WITHOUT_OWNERS = ("zeros", "last")
 STORM = {"storm": InsideBlocks(), "storm + hold": InsideBlocks(NAMED["hold"].part, HOLD)}
 IMAGES = 200  # the first of the 1,000 scenes
 ALL = 1000
@@ -67,7 +68,7 @@ class Run:
         task: a key of MAKE.
         method: ``"dense"``, or a key of METHODS or STORM.
         reduction: of the backbone's exact FLOPs; None where the method has its own.
-        restore: what the heads see at a position whose token is gone.
+        restore: what the heads see at a position whose token is gone: where it is not what a row compares, :func:`usual`.
         images: the first of the scenes, that figures are of; 0 where only time is measured.
         weights: digest of the dense model's.
     """
@@ -77,7 +78,7 @@ class Run:
     model: str
     method: str
     reduction: float | None = None
-    restore: str = DEFAULT
+    restore: str = "last"
     images: int = IMAGES
     weights: str = ""
 
@@ -87,29 +88,36 @@ def accuracy_runs(task: str) -> Iterator[Run]:
         found = partial(Run, task, task, model, weights=digest(task, model))
         yield from (found("dense", images=images) for images in (ALL, IMAGES))
         for reduction in REDUCTIONS:
-            yield from (found(method, reduction) for method in (METHODS if reduction in COMPARED else EVERYWHERE))
+            methods = METHODS if reduction in COMPARED else EVERYWHERE
+            yield from (found(method, reduction, usual(method)) for method in methods)
         yield from (found(method) for method in STORM)
         for method in RESTORED:
-            yield from (found(method, REDUCTIONS[0], way) for way in other_restores(METHODS[method]))
+            yield from (found(method, REDUCTIONS[0], way) for way in other_restores(method))
         for reduction in COMPARED:
-            yield from (found(method, reduction, images=ALL) for method in CHECKED)
+            yield from (found(method, reduction, usual(method), images=ALL) for method in CHECKED)
 
 
-def other_restores(method: Method) -> list[str]:
-    """The ways to restore that the method can have, but the default one."""
-    return [way for way in RESTORE if way != DEFAULT and (way == "zeros" or leaves_owners(method))]
+def other_restores(method: str) -> list[str]:
+    """The ways to restore that the method can have, but its usual one."""
+    return [way for way in WAYS if way != usual(method) and (way in WITHOUT_OWNERS or leaves_owners(method))]
 
 
-def leaves_owners(method: Method) -> bool:
+def usual(method: str) -> str:
+    """What the restore ``auto`` is with the method."""
+    return "last_plus_change" if leaves_owners(method) else "last"
+
+
+def leaves_owners(method: str) -> bool:
     """Whether every position of a token that goes has an owner: what merges leaves one, what is dropped where it must."""
-    return method.alignment.needs_owner or not isinstance(method.part, Drop)
+    found = METHODS.get(method)
+    return found is not None and (found.alignment.needs_owner or not isinstance(found.part, Drop))
 
 
 def timed_runs() -> Iterator[Run]:
     for task in MAKE:
         for model in models(task):
             found = partial(Run, "time", task, model, images=0, weights=digest(task, model))
-            yield from (found(method, REDUCTIONS[0]) for method in TIMED)
+            yield from (found(method, REDUCTIONS[0], usual(method)) for method in TIMED)
 
 
 def models(task: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.dense_study import DEFAULT, FIGURES, MODELS, REDUCTIONS, STORM
+from benchmarks.dense_study import FIGURES, MODELS, REDUCTIONS, STORM, usual
 from benchmarks.tables import Lines, select
 
 CONDENSED = ("condensed", "r_meeto", "tome", "mtr", "tor")  # rivals whose left tokens close up
@@ -27,10 +27,10 @@ def _of_model(lines: Lines, task: str, model: str) -> str:
     runs_here = {count: select(runs, images=count) for count in {run["images"] for run in runs}}
     dense = {count: select(own, method="dense") for count, own in runs_here.items()}
 
-    def lost(method: str, reduction: float | None = AT, restore: str = DEFAULT) -> float | None:
+    def lost(method: str, reduction: float | None = AT) -> float | None:
         """Points against the dense model, on as many scenes as both were measured on."""
         for count in sorted(runs_here, reverse=True):
-            own = select(runs_here[count], method=method, reduction=reduction, restore=restore)
+            own = select(runs_here[count], method=method, reduction=reduction, restore=usual(method))
             if own and dense[count]:
                 return 100 * float(dense[count][0][name] - own[0][name])
         return None
@@ -92,7 +92,7 @@ def _restores(runs: Lines, name: str) -> dict[str, list[tuple[str, float]]]:
     ranked = {}
     for method in ("hold", "top"):
         own = select(runs, method=method, reduction=AT)
-        images = {run["images"] for run in own if run["restore"] != DEFAULT}
+        images = {run["images"] for run in own if run["restore"] != usual(method)}
         shown = [(run["restore"], run[name]) for run in own if run["images"] in images]
         if len(shown) > 1:
             ranked[method] = sorted(shown, key=lambda way: -way[1])

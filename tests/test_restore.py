@@ -85,14 +85,14 @@ def test_last_plus_change_keeps_the_detail_and_adds_the_owners_change(merge):
 
 @pytest.mark.parametrize("way", RESTORE)
 def test_after_two_reductions_without_a_change_details_survive(way):
-    """`last` and `last_plus_change` still show what every position was; the others lose it."""
+    """`last` and `last_plus_change`, hence `auto`, still show what every position was; the others lose it."""
     first = tokens_of()
     second = halved(first, merge=False)
     kept = torch.arange(3).expand(2, -1)
     third = second.keep(kept, torch.tensor([0, 1, 2, 0, 1, 2]).expand(2, -1), HOLD)
     shown = start_restore(way).reduced(first, second).reduced(second, third).show(third).full()
     same = torch.isclose(shown, first.stream).all()
-    assert bool(same) == way.startswith("last")
+    assert bool(same) == (way not in ("zeros", "owner"))
 
 
 @pytest.mark.parametrize("way", RESTORE)
@@ -114,8 +114,20 @@ def test_a_way_that_needs_owners_says_so(way):
         start_restore(way).reduced(before, after).show(after)
 
 
+@pytest.mark.parametrize("owned, same_as", [(True, "last_plus_change"), (False, "last")])
+def test_auto_follows_the_owner_where_there_is_one(owned, same_as):
+    before = tokens_of()
+    kept = torch.arange(6).expand(2, -1)
+    owner = torch.tensor([0, 1, 2, 3, 4, 5] * 2).expand(2, -1) if owned else None
+    after = before.keep(kept, owner, HOLD if owned else NONE)
+    now = changed(after, 3.0)
+    auto, other = (start_restore(way).reduced(before, after).show(now).full() for way in ("auto", same_as))
+    assert torch.equal(auto, other)
+    assert not torch.equal(auto, start_restore("zeros").reduced(before, after).show(now).full())
+
+
 def test_an_unknown_way_names_the_known_ones():
-    with pytest.raises(ValueError, match="unknown restore 'best'; known: zeros, owner, last, last_plus_change"):
+    with pytest.raises(ValueError, match="unknown restore 'best'; known: auto, zeros, owner, last, last_plus_change"):
         start_restore("best")
 
 

@@ -311,7 +311,7 @@ def test_weights_that_were_never_published_are_refused():
         skimba.mask_rcnn("vim_tiny_patch16_224", pretrained="coco")
     with pytest.raises(ValueError, match=r"no weights 'ade20k' .* known: coco, imagenet"):
         skimba.mask_rcnn("plain_mamba_l1", pretrained="ade20k")
-    with pytest.raises(ValueError, match="known: zeros, owner"):
+    with pytest.raises(ValueError, match="known: auto, zeros, owner"):
         skimba.mask_rcnn("vim_micro", restore="best")
     with pytest.raises(ValueError, match="not both"):
         skimba.upernet("plain_mamba_l1", pretrained="ade20k", checkpoint="x.pth")

@@ -26,7 +26,7 @@ class DenseBackbone(TokenModel):
     beside: frozenset[str] = frozenset()
     channels: tuple[int, ...]
     strides: tuple[int, ...]
-    restore: str | Callable[[], Restore] = "last"
+    restore: str | Callable[[], Restore] = "auto"
 
     def forward_maps(self, x: Tensor) -> list[Tensor]:
         """``(b c height width)`` -> maps ``(b d h w)``, the finest first."""

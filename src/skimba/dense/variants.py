@@ -79,7 +79,7 @@ def mask_rcnn(
     num_classes: int | None = None,
     pretrained: str | None = None,
     checkpoint: str | Path | None = None,
-    restore: str | Callable[[], Restore] = "last",
+    restore: str | Callable[[], Restore] = "auto",
     **sizes: Any,
 ) -> MaskRCNN:
     """A Mask R-CNN on one of the models.
@@ -126,7 +126,7 @@ def upernet(
     num_classes: int | None = None,
     pretrained: str | None = None,
     checkpoint: str | Path | None = None,
-    restore: str | Callable[[], Restore] = "last",
+    restore: str | Callable[[], Restore] = "auto",
     **sizes: Any,
 ) -> UperNet:
     """A UperNet on one of the models.
@@ -195,7 +195,7 @@ def check_asked(kind: str, name: str, asked: dict[str, Any]) -> tuple[str, dict[
         ValueError: a number of classes, a restore or a size of pictures that cannot be.
     """
     sizes = dict(asked)
-    count, restore, largest = sizes.pop("num_classes", None), sizes.pop("restore", "last"), sizes.pop("largest", None)
+    count, restore, largest = sizes.pop("num_classes", None), sizes.pop("restore", "auto"), sizes.pop("largest", None)
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise ValueError(f"num_classes must be 1 or more, got {count!r}")
     start_restore(restore)

@@ -110,7 +110,7 @@ class TokenModel(TimmModel):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
         output_dict: bool = False,
-        restore: str | Callable[[], Restore] = "owner",
+        restore: str | Callable[[], Restore] = "auto",
     ) -> Any:
         """Features after chosen blocks (and the reduction that follows them), on the full grid; as timm's models give them.
 
@@ -124,7 +124,7 @@ class TokenModel(TimmModel):
             intermediates_only: give the list of features alone, otherwise what ``forward_features`` gives, and the list.
             output_dict: give a dict with timm's keys.
             restore: what positions show whose token is gone: a key of :data:`skimba.tokens.RESTORE`, or a function like those in
-                it. ``"owner"`` needs a method that leaves owners.
+                it. ``"owner"`` and ``"last_plus_change"`` need a method that leaves owners.
 
         Raises:
             ValueError: an unknown format or restore, or a restore that needs owners where there are none.
@@ -152,9 +152,8 @@ class TokenModel(TimmModel):
         return listed if intermediates_only else (as_features(parts), listed)
 
     def forward_maps(self, x: Tensor) -> list[Tensor]:
-        """``(b c height width)`` -> the maps ``(b d h w)`` that count where there is no head: that after the last block, removed
-        positions as they were last."""
-        maps: list[Tensor] = self.forward_intermediates(x, 1, intermediates_only=True, restore="last")
+        """``(b c height width)`` -> the maps ``(b d h w)`` that count where there is no head: that after the last block."""
+        maps: list[Tensor] = self.forward_intermediates(x, 1, intermediates_only=True)
         return maps
 
     def run(self, parts: Sequence[Part], first: int, last: int) -> list[Part]:

@@ -32,7 +32,7 @@ class FeatureMaps(nn.Module):
         out_indices: int | Sequence[int] = 4,
         norm: bool = False,
         output_fmt: str = "NCHW",
-        restore: str | Callable[[], Restore] = "owner",
+        restore: str | Callable[[], Restore] = "auto",
     ) -> None:
         super().__init__()
         if output_fmt not in FORMATS:

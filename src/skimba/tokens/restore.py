@@ -1,7 +1,8 @@
 """Back to the full grid: what a position shows whose token was removed. A way is one entry of :data:`RESTORE`.
 
 ``zeros``: nothing. ``owner``: the token that owns it. ``last``: what it was when its token was removed. ``last_plus_change``:
-that, and how its owner has changed since, so that it keeps its own detail and follows its owner (ours).
+that, and how its owner has changed since, so that it keeps its own detail and follows its owner (ours). ``auto``, the default:
+``last_plus_change`` where every position has an owner, ``last`` where tokens were dropped without one.
 """
 
 from __future__ import annotations
@@ -144,6 +145,21 @@ class LastPlusChange:
         return self.last + (take(tokens.stream, _owner(tokens, "last_plus_change")) - self.then)
 
 
+@dataclass(frozen=True)
+class Auto:
+    """:class:`LastPlusChange` where the first reduction leaves every position an owner, :class:`Last` where it does not."""
+
+    def reduced(self, before: Tokens, after: Tokens) -> Restore:
+        way: Restore = Last() if after.layout.owner is None else LastPlusChange()
+        return way.reduced(before, after)
+
+    def images(self, rows: Tensor) -> Restore:
+        return self
+
+    def show(self, tokens: Tokens) -> Shown:
+        return Shown(_image_part(tokens, tokens.stream))
+
+
 def _owner(tokens: Tokens, name: str) -> Tensor:
     if tokens.layout.owner is None:
         raise ValueError(
@@ -174,6 +190,7 @@ def start_restore(way: str | Callable[[], Restore]) -> Restore:
 
 
 RESTORE: dict[str, Callable[[], Restore]] = {
+    "auto": Auto,
     "zeros": Zeros,
     "owner": Owner,
     "last": Last,
