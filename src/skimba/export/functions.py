@@ -21,7 +21,7 @@ DOMAIN, VERSION = "skimba", 1
 SCAN_OPTIONS = ("z", "gap", "step", "hold", "missing", "order")
 Axes = tuple[str | int, ...]
 LARGEST = 3.4028234e38  # of float32
-NEAR_ZERO = 0.3  # below it, expm1(x) / x by its series to x⁷; above, exp(x) - 1 loses less than two bits
+LEAST_TIME = 1e-20  # shorter steps count as this: from there on, a held sum is the hold itself
 LEAST_ROW = 1e-30  # rows of 8-bit integers that hold nothing larger count as zeros
 CHANNELS, PADS, EPS = (
     Given("channels", AttributeProto.INT),
@@ -110,7 +110,7 @@ def _recurrence(nodes: Nodes, time: str, inputs: str, held_sum: str | None, reve
     first = nodes("ConstantOfShape", nodes("Concat", nodes("Shape", "u", start=0, end=1), nodes("Shape", A), axis=0))
     scanned = [decay, added, C, B]
     if held_sum is not None:
-        scanned = [decay, nodes("Mul", nodes("Mul", added, B), held_sum), C]
+        scanned.append(held_sum)
     _, _, y = nodes(
         "Scan",
         first,
@@ -125,22 +125,24 @@ def _recurrence(nodes: Nodes, time: str, inputs: str, held_sum: str | None, reve
     return nodes("Transpose", nodes("Squeeze", y, [-2]), perm=[1, 0, 2])
 
 
-def _step(added_by_state: bool) -> GraphProto:
-    """``h <- exp(time A) h + added B``, ``y = C h``."""
+def _step(held: bool) -> GraphProto:
+    """``h <- exp(time A) h + added B held_sum``, ``y = C h``."""
     row: Axes = ("b", 1, "e")
-    column: Axes = ("b", "n", 1)
     states: Axes = ("b", "n", "e")
     shapes: dict[str, Axes] = {
         "h": states,
         "A_t": ("n", "e"),
         "time": row,
-        "added": states if added_by_state else row,
+        "added": row,
         "C_t": ("b", 1, "n"),
+        "B_t": ("b", "n", 1),
     }
-    if not added_by_state:
-        shapes["B_t"] = column
+    if held:
+        shapes["held_sum"] = states
     nodes = Nodes("s")
-    added = "added" if added_by_state else nodes("Mul", "added", "B_t")
+    added = nodes("Mul", "added", "B_t")
+    if held:
+        added = nodes("Mul", added, "held_sum")
     h = nodes("Add", nodes("Mul", nodes("Exp", nodes("Mul", "time", "A_t")), "h"), added)
     y = nodes("MatMul", "C_t", h)
     results: list[tuple[str, Axes]] = [(h, states), (nodes("Identity", "A_t"), ("n", "e")), (y, row)]
@@ -155,20 +157,26 @@ def _by_step(nodes: Nodes, x: str, axis: int) -> str:
 
 
 def _held_sum(nodes: Nodes, dt: str) -> str:
-    """``(l b n e)``: ``hold · ratio(hold · q) / ratio(q)`` with ``q = dt A`` and ``ratio(x) = expm1(x) / x``."""
-    held = _by_step(nodes, nodes("Unsqueeze", "hold", [-1]), -2)  # (l b 1 1)
-    q = nodes("Mul", _by_step(nodes, dt, -2), nodes("Transpose", "A", perm=[1, 0]))
-    ratio = nodes("Div", _expm1_ratio(nodes, nodes("Mul", q, held)), _expm1_ratio(nodes, q))
-    return nodes("Mul", ratio, held)
+    """``(l b n e)``: ``expm1(hold · q) / expm1(q)`` with ``q = dt A``, which is negative.
 
-
-def _expm1_ratio(nodes: Nodes, x: str) -> str:
-    near = nodes("Less", nodes("Abs", x), NEAR_ZERO)
-    series = nodes("Add", nodes("Mul", x, 1 / 8), 1.0)
-    for divisor in range(7, 1, -1):
-        series = nodes("Add", nodes("Mul", nodes("Mul", x, 1 / divisor), series), 1.0)
-    far = nodes("Where", near, 1.0, x)
-    return nodes("Where", near, series, nodes("Div", nodes("Sub", nodes("Exp", far), 1.0), far))
+    As ``expm1(x) = 2 / (coth(x / 2) - 1)``, it is exact near zero, too. Found for tokens that are held; for all others, most of
+    them, it is 1.
+    """
+    hold = nodes("Reshape", "hold", [-1])
+    held = nodes("Cast", nodes("Not", nodes("Equal", hold, 1.0)), to=TensorProto.INT64)  # (b*l)
+    rows = nodes("Squeeze", nodes("NonZero", held), [0])  # (k)
+    A = nodes("Transpose", nodes("Mul", "A", 0.5), perm=[1, 0])  # (n e)
+    times = nodes(
+        "Max", nodes("Unsqueeze", nodes("Gather", _flat(nodes, dt), rows, axis=0), [1]), LEAST_TIME
+    )  # (k 1 e)
+    q = nodes("Mul", times, A)  # (k n e), halved
+    held_q = nodes("Mul", q, nodes("Unsqueeze", nodes("Gather", hold, rows, axis=0), [1, 2]))
+    once, often = (nodes("Sub", nodes("Reciprocal", nodes("Tanh", x)), 1.0) for x in (q, held_q))
+    one = nodes("Unsqueeze", nodes("Add", nodes("Mul", A, 0.0), 1.0), [0])  # (1 n e)
+    sums = nodes("Concat", one, nodes("Div", once, often), axis=0)
+    place = nodes("Mul", held, nodes("CumSum", held, 0))  # (b*l) in sums
+    by_step = nodes("Transpose", nodes("Reshape", place, nodes("Shape", "hold")), perm=[1, 0])
+    return nodes("Gather", sums, by_step, axis=0)
 
 
 def _flat_rows(nodes: Nodes, index: str, x: str) -> str:
