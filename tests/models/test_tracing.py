@@ -11,23 +11,28 @@ WAYS = {"dense": None, "hold": "hold", "top": "top"}
 
 def made(family, way):
     torch.manual_seed(0)
-    model = randomise(TINY[family]())
-    return model if WAYS[way] is None else skimba.prune(model, WAYS[way], {2: 0.5})
+    model = randomise(TINY[family](depth=2))  # one block before the stage, one after it
+    return model if WAYS[way] is None else skimba.prune(model, WAYS[way], {1: 0.5})
 
 
-def cases():
-    """Two families by default and a third one pruned by hold, the rest when slow."""
-    for family in TINY:
-        for way in WAYS:
-            fast = family in ("vim", "plain_mamba") or (family, way) == ("local_vim_middle", "hold")
-            yield pytest.param((family, way), id=f"{family}-{way}", marks=() if fast else pytest.mark.slow)
+VIM = {("vim", way) for way in WAYS}
+OTHERS = {("plain_mamba", "hold"), ("local_vim_middle", "hold")}
 
 
-@pytest.fixture(params=cases())
+def on(*fast):
+    """The test's model is one of each family and way: by default of these, of the rest when slow."""
+    chosen = set().union(*fast)
+    pairs = [(family, way) for family in TINY for way in WAYS]
+    cases = [pytest.param(pair, marks=() if pair in chosen else pytest.mark.slow, id="-".join(pair)) for pair in pairs]
+    return pytest.mark.parametrize("any_model", cases, indirect=True)
+
+
+@pytest.fixture
 def any_model(request):
     return made(*request.param)
 
 
+@on(VIM)
 @torch.no_grad()
 def test_an_exported_program_equals_the_model_and_leaves_no_trace(any_model, images):
     # The export comes first: what it cached would poison the eager calls.
@@ -38,6 +43,7 @@ def test_an_exported_program_equals_the_model_and_leaves_no_trace(any_model, ima
     torch.testing.assert_close(program(images.flip(0)), any_model(images.flip(0)), rtol=1e-5, atol=1e-6)
 
 
+@on(OTHERS, {("vim", "top")})
 @torch.no_grad()
 def test_the_batch_of_an_exported_program_may_be_dynamic(any_model, images):
     batch = torch.export.Dim.DYNAMIC
@@ -47,6 +53,7 @@ def test_the_batch_of_an_exported_program_may_be_dynamic(any_model, images):
         torch.testing.assert_close(program(pictures), any_model(pictures), rtol=1e-5, atol=1e-6)
 
 
+@on(VIM, OTHERS)
 @torch.no_grad()
 def test_a_model_compiles_without_a_graph_break(any_model, images):
     torch.compiler.reset()
@@ -54,7 +61,7 @@ def test_a_model_compiles_without_a_graph_break(any_model, images):
     torch.testing.assert_close(compiled(images), any_model(images), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.slow
+@on()
 @torch.no_grad()
 def test_inductor_compiles_the_whole_graph(any_model, images):
     torch.compiler.reset()

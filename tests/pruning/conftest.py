@@ -1,5 +1,6 @@
 """Every method, part and target runs on Vim and PlainMamba; on the other families the named methods do by default, the rest when
-slow."""
+slow. What the head does not read is left out by every method on Vim, by the named ones on all families; other schedules than the
+first one are tried with the named methods on Vim."""
 
 import pytest
 
@@ -12,8 +13,14 @@ EVERYTHING = {"vim", "plain_mamba"}
 def pytest_collection_modifyitems(items):
     for item in items:
         call = getattr(item, "callspec", None)
-        if call is None or "model" not in call.params or call.id.split("-")[0] in EVERYTHING:
-            continue
-        named = any(call.params.get("method") is method for method in METHODS.values())
-        if not named and ("method" in call.params or item.path.name == "test_targets.py"):
+        if call is not None and "model" in call.params and not by_default(item, call.params):
             item.add_marker(pytest.mark.slow)
+
+
+def by_default(item, params):
+    family = params["model"]
+    named = any(params.get("method") is method for method in METHODS.values())
+    if item.originalname == "test_what_the_head_does_not_read_changes_no_answer":
+        first = "first" in item.callspec.id.split("-")
+        return (named or family == "vim") and (first or (named and family == "vim"))
+    return family in EVERYTHING or named or not ("method" in params or item.path.name == "test_targets.py")

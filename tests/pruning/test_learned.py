@@ -65,8 +65,8 @@ def test_its_flops_count_with_the_reducer(pruned):
 
 
 def test_training_moves_it_and_the_file_holds_it(tmp_path):
-    images = embedded_test_images()[:200]
-    recipe = Recipe("vim_micro", epochs=2, batch_size=20, pretrained=True, prune={"method": "dyvm", "schedule": KEEP})
+    images = embedded_test_images()[:100]
+    recipe = Recipe("vim_micro", epochs=1, batch_size=20, pretrained=True, prune={"method": "dyvm", "schedule": KEEP})
     train(recipe, images, images[:20], tmp_path)
     fresh = prune(create_model("vim_micro", pretrained=True), "dyvm", KEEP).eval()
     found = load_model(tmp_path / "weights.safetensors").eval()

@@ -100,7 +100,7 @@ def test_gradients_reach_every_parameter_that_the_logits_depend_on(model, images
     assert not without
 
 
-@pytest.mark.parametrize("keep", [KEEP, {1: 0.7, 2: 0.6}, {3: 0.5}])
+@pytest.mark.parametrize("keep", [KEEP, {1: 0.7, 2: 0.6}, {3: 0.5}], ids=["first", "early", "once"])
 def test_what_the_head_does_not_read_changes_no_answer(model, images, method, keep):
     whole, head_only = (skimba.prune(model, replace(method, head_only=choice), keep) for choice in (False, True))
     found = []
