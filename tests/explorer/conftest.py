@@ -7,7 +7,7 @@ import pytest
 from skimba.explorer import Explorer, ExplorerServer, named_offer
 
 DENSE = ("mask_rcnn:plain_mamba_micro", "upernet:plain_mamba_micro")
-MODELS = ("vim_micro", "plain_mamba_micro", *DENSE)
+MODELS = ("vim_micro", "plain_mamba_micro", *DENSE, "videomamba_micro")
 
 
 @pytest.fixture(scope="session")

@@ -184,6 +184,41 @@ def test_a_detector_and_a_segmenter_show_what_they_find(open_page, ask, name, le
     assert not page.locator("#side-dense .found").is_visible()
 
 
+@pytest.mark.slow
+def test_a_clip_is_shown_frame_by_frame(open_page, ask):
+    page = open_page()
+    assert not page.locator("#frame").is_visible()
+    page.locator("#model").select_option("videomamba_micro")
+    page.locator("#code-python", has_text="videomamba_micro").wait_for()
+    wait(page)
+    pruned = {"method": "hold", "share": 0.7}
+    _, found = ask("answer", model="videomamba_micro", picture="example:3", side=pruned)
+    assert shown(page, "pruned") == [(one["number"], pytest.approx(one["probability"])) for one in found["classes"]]
+    pictures = set()
+    for frame in range(1, 9):
+        page.locator("#frame").fill(str(frame))
+        page.locator("#frame-value", has_text=f"{frame} of 8").wait_for()
+        pictures.add(page.locator("#side-pruned canvas").evaluate("canvas => canvas.toDataURL()"))
+    assert len(pictures) == 8
+    home = found["stages"][-1]["home"]
+    patch = next(p for p, owner in enumerate(home) if p // 36 != owner // 36)  # merged into another frame
+    frame, row, column = patch // 36, patch // 6 % 6, patch % 6
+    owner = f"frame {home[patch] // 36 + 1}, row {home[patch] // 6 % 6 + 1}, column {home[patch] % 6 + 1}"
+    page.locator("#block").fill("8")
+    page.locator("#frame").fill(str(frame + 1))
+    box = page.locator("#side-pruned canvas").bounding_box()
+    at = {"x": (column + 0.5) * box["width"] / 6, "y": (row + 0.5) * box["height"] / 6}
+    page.locator("#side-pruned canvas").click(position=at)
+    page.locator("#patch-text", has_text=f"frame {frame + 1}, row {row + 1}, column {column + 1}").wait_for()
+    wanted = f"Pruned: merged into {owner}, which stands for {home.count(home[patch])}"
+    assert wanted in page.locator("#patch-text").inner_text()
+    wait(page)
+    page.locator("#model").select_option("vim_micro")
+    page.locator("#code-python", has_text="vim_micro").wait_for()
+    wait(page)
+    assert not page.locator("#frame").is_visible()
+
+
 def test_what_cannot_be_done_is_said_on_its_side(open_page):
     page = open_page()
     page.locator("#rival-method").select_option("evit")

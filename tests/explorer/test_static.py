@@ -59,6 +59,13 @@ def test_what_is_missing_is_said_before_any_work(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("name", ["videomamba_micro", "upernet:plain_mamba_micro"])
+def test_what_needs_the_server_is_refused_in_a_sentence(tmp_path, name):
+    with pytest.raises(ValueError, match=f"need the server: skimba explore {name}"):
+        write_static(Opened(named_offer(name)), tmp_path / "page", tmp_path, sides_written())
+    assert not (tmp_path / "page").exists()
+
+
 class Quiet(http.server.SimpleHTTPRequestHandler):
     extensions_map = {**http.server.SimpleHTTPRequestHandler.extensions_map, ".mjs": "text/javascript"}  # noqa: RUF012
 

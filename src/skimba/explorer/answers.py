@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -32,8 +33,9 @@ Model = TokenModel | DenseModel
 
 
 def answer(opened: Opened, model: Model, image: Tensor, found: Callable[[], Found]) -> dict[str, Any]:
-    """``classes`` and ``stages`` of one image ``(1 c height width)``. The classes are the first five with their probabilities,
-    best first; of a detector those of its objects with their scores, of a segmenter those in the picture with their shares.
+    """``classes`` and ``stages`` of one image ``(1 c height width)`` or clip ``(1 c t height width)``. The classes are the first
+    five with their probabilities, best first; of a detector those of its objects with their scores, of a segmenter those in the
+    picture with their shares. ``grid``: rows and columns of patches; the ``frames`` of a clip stand below one another.
 
     Args:
         found: what a detector or segmenter finds in the image; not asked of a classifier.
@@ -49,7 +51,8 @@ def answer(opened: Opened, model: Model, image: Tensor, found: Callable[[], Foun
     afters = [0, *stage_blocks_of(model)]
     return {
         "classes": classes,
-        "grid": list(stages[0].grid),
+        "grid": [math.prod(stages[0].grid[:-1]), stages[0].grid[-1]],
+        "frames": opened.frames,
         "depth": len(model.layers),
         "classToken": model.class_token_count > 0,
         "stages": [stage(tokens, after) for tokens, after in zip(stages, afters, strict=True)],
@@ -64,7 +67,8 @@ def _best(probabilities: Tensor) -> list[tuple[int, float]]:
 def stage(tokens: Tokens, after: int) -> dict[str, Any]:
     """The tokens of one image after a block.
 
-    ``home`` has a number for each patch of the grid, in raster order: the patch whose token stands for it; -1 where none does.
+    ``home`` has a number for each patch of the grid, in raster order, frame by frame: the patch whose token stands for
+    it; -1 where none does.
     """
     positions = torch.arange(tokens.layout.full_length)[None]
     cells = tokens.layout.image_part(positions).flatten()  # full position of each patch

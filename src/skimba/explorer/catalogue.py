@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from importlib.util import find_spec
 
 import torch
@@ -14,7 +14,7 @@ from timm.data import ImageNetInfo
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
-from skimba.data import FashionScenes, LabelledImages, embedded_test_images
+from skimba.data import FashionScenes, LabelledImages, MovingItems, embedded_test_images
 from skimba.data.pictures import Mode
 from skimba.data.scene_targets import SceneObjects, dense_scenes
 from skimba.data.scenes import PHOTOGRAPHS, photographs
@@ -22,24 +22,29 @@ from skimba.data.transforms import Transform, evaluation_transform
 from skimba.dense import DenseModel
 from skimba.dense.model import tokens_of
 from skimba.dense.variants import VARIANTS
-from skimba.models import TokenModel
+from skimba.models import TokenModel, VideoMambaClips
 from skimba.models.registry import MODELS
 from skimba.models.variants import FASHION, HubFile, in_package
 from skimba.pruning import unprune
 from skimba.store import create_model
 from skimba.store.create import make_model
 
-TASK = "classification"  # of pictures, in TASKS
+TASKS = ("classification", "clips")  # of classifiers
 DENSE_EXAMPLES = 10
 SCENES_MEASURED = 300  # a scene takes a millisecond or two to compose
 
 
 @dataclass(frozen=True)
 class Example:
-    """A picture to begin with. ``name`` says what it shows."""
+    """A picture or clip to begin with. ``name`` says what it shows; ``frames`` gives as many of its frames as asked for."""
 
     name: str
-    image: Image
+    frames: Callable[[int], Sequence[Image]]
+
+    @property
+    def image(self) -> Image:
+        """The picture, or the frame in the middle."""
+        return self.frames(1)[0]
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,7 @@ class Opened:
         classes: names by class number; empty where nobody knows them.
 
     Raises:
-        ValueError: it neither classifies, detects nor segments pictures.
+        ValueError: it neither classifies, detects nor segments.
         ConnectionError, FileNotFoundError, ValueError: weights that are unavailable or do not fit.
     """
 
@@ -94,9 +99,9 @@ class Opened:
         self.offer = offer
         model = offer.load()
         if not isinstance(model, DenseModel) and not (
-            isinstance(model, TokenModel) and model.num_classes and model.task == TASK
+            isinstance(model, TokenModel) and model.num_classes and model.task in TASKS
         ):
-            raise ValueError(f"{offer.name} does not classify pictures, nor detect or segment what is in them")
+            raise ValueError(f"{offer.name} does not classify pictures or clips, nor detect or segment what is in them")
         self.given, self.dense = model.eval(), unprune(model).eval()
         self.tokens = tokens_of(self.dense)
         classes = tuple(self.tokens.pretrained_cfg.get("label_names") or ()) or offer.classes()
@@ -106,6 +111,16 @@ class Opened:
     def mode(self) -> Mode:
         """How pictures are decoded."""
         return "L" if self.tokens.in_chans == 1 else "RGB"
+
+    @property
+    def clips(self) -> bool:
+        """Whether it takes clips."""
+        return isinstance(self.dense, VideoMambaClips)
+
+    @property
+    def frames(self) -> int:
+        """How many make what the model takes: 1 for pictures."""
+        return self.tokens.grid[0] if self.clips else 1
 
     @property
     def classifier(self) -> TokenModel:
@@ -126,6 +141,11 @@ class Opened:
         picture, at the size that its costs are counted on, with values in 0 … 1."""
         return self._middle if isinstance(self.dense, DenseModel) else evaluation_transform(self.dense)
 
+    def tensor(self, frames: Sequence[Image]) -> Tensor:
+        """``(1 c height width)``, or of a clip ``(1 c t height width)``, as the model takes it."""
+        found = torch.stack([self.transform(frame.convert(self.mode)) for frame in frames], 1)[None]
+        return found if self.clips else found[:, :, 0]
+
     def _middle(self, picture: Image) -> Tensor:
         height, width = self.dense.img_size
         found: Tensor = functional.pil_to_tensor(ImageOps.fit(picture, (width, height))).float() / 255
@@ -138,7 +158,7 @@ class Opened:
 
 def embedded_offers() -> dict[str, Offer]:
     """The models whose weights come with the package."""
-    classifiers = [name for name, one in MODELS.items() if in_package(one.source) and one.model.task == TASK]
+    classifiers = [name for name, one in MODELS.items() if in_package(one.source) and one.model.task in TASKS]
     dense = [
         f"{kind}:{name}"
         for kind, variants in VARIANTS.items()
@@ -163,6 +183,8 @@ def named_offer(name: str) -> Offer:
     embedded = isinstance(variant.source, str)
     gallery = (FASHION_GALLERY if variant.preprocessing is FASHION else SCENE_GALLERY) if embedded else PHOTO_GALLERY
     classes = _fashion_classes if embedded else _imagenet_classes if isinstance(variant.source, HubFile) else tuple
+    if variant.model.task == "clips":
+        gallery, classes = CLIP_GALLERY, _clip_classes if embedded else tuple
     python = f'skimba.create_model("{name}", pretrained=True)'
     return Offer(name, python, name, lambda: create_model(name, pretrained=True), gallery, classes)
 
@@ -192,7 +214,12 @@ def fashion_scenes() -> LabelledImages:
 
 def _one_of_each(images: LabelledImages) -> list[Example]:
     first = [int(torch.nonzero(images.labels == number)[0]) for number in range(len(images.classes))]
-    return [Example(name, images.picture(index)) for name, index in zip(images.classes, first, strict=True)]
+    return [_still(name, images.picture(index)) for name, index in zip(images.classes, first, strict=True)]
+
+
+def _still(name: str, image: Image) -> Example:
+    """A picture as an example; as a clip it stands still."""
+    return Example(name, lambda count: [image] * count)
 
 
 def _fashion_examples() -> list[Example]:
@@ -208,13 +235,28 @@ def _dense_examples() -> list[Example]:
     if not _has_photographs():
         return _fashion_examples()
     scenes = SceneObjects(dense_scenes(fashion(), "test"))
-    return [Example(f"scene {number + 1}", scenes.picture(number)) for number in range(DENSE_EXAMPLES)]
+    return [_still(f"scene {number + 1}", scenes.picture(number)) for number in range(DENSE_EXAMPLES)]
 
 
 def _photo_examples() -> list[Example]:
     if not _has_photographs():
         return _fashion_examples()
-    return [Example(name.replace("_", " "), image) for name, image in zip(PHOTOGRAPHS, photographs(), strict=True)]
+    return [_still(name.replace("_", " "), image) for name, image in zip(PHOTOGRAPHS, photographs(), strict=True)]
+
+
+@cache
+def _moving_items() -> MovingItems:
+    """Clips of the test images. Raises ImportError without scikit-image."""
+    return MovingItems(fashion(), "test")
+
+
+def _clip_examples() -> list[Example]:
+    """One clip of each item, the first that shows it."""
+    if not _has_photographs():
+        return _fashion_examples()
+    clips = _moving_items()
+    first = [int(torch.nonzero(clips.items.labels == number)[0]) for number in range(len(clips.items.classes))]
+    return [Example(clips.classes[clips.target(index)], partial(clips.frames, index)) for index in first]
 
 
 def _has_photographs() -> bool:
@@ -226,6 +268,10 @@ def _fashion_classes() -> tuple[str, ...]:
     return fashion().classes
 
 
+def _clip_classes() -> tuple[str, ...]:
+    return _moving_items().classes if _has_photographs() else ()
+
+
 def _imagenet_classes() -> tuple[str, ...]:
     """The first of each class's names."""
     return tuple(text.split(",")[0] for text in ImageNetInfo().label_descriptions())
@@ -234,4 +280,5 @@ def _imagenet_classes() -> tuple[str, ...]:
 FASHION_GALLERY = Gallery(_fashion_examples, fashion)
 SCENE_GALLERY = Gallery(_scene_examples, fashion_scenes)
 PHOTO_GALLERY = Gallery(_photo_examples)
+CLIP_GALLERY = Gallery(_clip_examples)
 DENSE_GALLERY = Gallery(_dense_examples)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
@@ -49,8 +50,8 @@ class Pictures:
             self._files.popitem(last=False)
         return name
 
-    def image(self, name: str, opened: Opened) -> Image.Image:
-        """An uploaded picture, or ``example:NUMBER``, in the model's mode.
+    def frames(self, name: str, opened: Opened) -> Sequence[Image.Image]:
+        """An uploaded picture, or ``example:NUMBER``: as many frames as the model takes. A picture stands still in all of them.
 
         Raises:
             ValueError: no such picture.
@@ -59,24 +60,21 @@ class Pictures:
             examples, number = opened.offer.gallery.examples(), name.removeprefix(EXAMPLE)
             if not number.isdecimal() or int(number) >= len(examples):
                 raise ValueError(f"examples are 0 … {len(examples) - 1}, got {number[:20]!r}")
-            return examples[int(number)].image.convert(opened.mode)
+            return examples[int(number)].frames(opened.frames)
         if name not in self._files:
             raise ValueError("that picture is no longer here: choose it again")
         self._files.move_to_end(name)
-        return _decoded(self._files[name], opened.mode)
-
-    def tensor(self, name: str, opened: Opened) -> Tensor:
-        """``(1 c height width)`` as the model takes it."""
-        return opened.transform(self.image(name, opened))[None]
+        return [_decoded(self._files[name], opened.mode)] * opened.frames
 
 
 def seen(image: Tensor, opened: Opened) -> bytes:
-    """PNG of ``(1 c height width)``, in the colours that it had before it was normalised: what the model sees."""
+    """PNG of what the model takes, in the colours that it had before it was normalised: what it sees. The frames of a clip stand
+    below one another."""
     if isinstance(opened.dense, DenseModel):
         return as_png(functional.to_pil_image(image[0]))
     config = resolve_data_config(model=opened.dense)
     mean, std = (np.asarray(config[key], np.float32)[:, None, None] for key in ("mean", "std"))
-    shown = np.clip(image[0].numpy() * std + mean, 0, 1)
+    shown = np.clip(image[0].flatten(1, -2).numpy() * std + mean, 0, 1)
     pixels = np.rint(255 * np.moveaxis(shown, 0, -1)).astype(np.uint8)
     return as_png(Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels))
 

@@ -70,6 +70,6 @@ def memory(model: TokenModel, dense: TokenModel, image: Tensor, block: int, patc
 
 
 def _by_patch(field: Tensor, grid: tuple[int, ...]) -> Tensor:
-    """``(height width)`` -> the shares of the patches, in raster order."""
-    mean = F.adaptive_avg_pool2d(field[None, None], (grid[0], grid[1]))[0, 0].flatten()
+    """``(height width)`` or ``(t height width)`` -> the shares of the patches, in raster order, frame by frame."""
+    mean = F.adaptive_avg_pool2d(field[None] if field.ndim == 3 else field[None, None], (grid[-2], grid[-1])).flatten()
     return mean / mean.sum()

@@ -72,7 +72,7 @@ class Explorer:
     def thumbnail(self, question: Question) -> bytes:
         """Small PNG of a picture."""
         name = _text(question, "picture")
-        return self.worker.ask(lambda: as_png(self.pictures.image(name, self.opened(question)), THUMBNAIL))
+        return self.worker.ask(lambda: as_png(self.pictures.frames(name, self.opened(question))[0], THUMBNAIL))
 
     def drawn(self, question: Question) -> bytes:
         """PNG of the picture with what a side's detector or segmenter finds; the side is JSON."""
@@ -99,10 +99,10 @@ class Explorer:
         return self._opened[name]
 
     def image(self, question: Question) -> Tensor:
-        """``(1 c height width)``."""
+        """What the model takes of the picture: ``(1 c height width)``, of a clip ``(1 c t height width)``."""
         opened, picture = self.opened(question), _text(question, "picture")
         key = (opened.offer.name, picture)
-        return self._images.get(key, lambda: self.pictures.tensor(picture, opened))
+        return self._images.get(key, lambda: opened.tensor(self.pictures.frames(picture, opened)))
 
     def model(self, question: Question, side: Side) -> TokenModel | DenseModel:
         """The model of a side."""

@@ -15,7 +15,7 @@ from skimba.pruning import METHODS, Flops, Method, Pruner, Share, prune
 from skimba.pruning.schedule import stage_blocks
 from skimba.tokens import ALIGNMENTS
 
-PHOTO = "PHOTO"  # stands for the visitor's file
+PHOTO, CLIP = "PHOTO", "CLIP"  # stand for the visitor's file
 NAMES = ("dense", "own", *METHODS)
 
 
@@ -97,7 +97,7 @@ def code(side: Side, opened: Opened, model: TokenModel | DenseModel) -> dict[str
     """What makes the same elsewhere: ``python``, ``command``, and ``file``, the JSON that the command reads (or nothing)."""
     reducer = tokens_of(model).reducer
     offer, name = opened.offer, f"model = {opened.offer.python}.eval()"
-    command = f"skimba predict {offer.arguments} {PHOTO} --out predictions.csv"
+    command = f"skimba predict {offer.arguments} {CLIP if opened.clips else PHOTO} --out predictions.csv"
     if side.method == "own" or not isinstance(reducer, Pruner):
         dense = side.method == "dense" and opened.given is not opened.dense
         return {

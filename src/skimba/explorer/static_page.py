@@ -12,6 +12,7 @@ import torch
 from timm.data import resolve_data_config
 from torch import Tensor
 
+from skimba.dense import DenseModel
 from skimba.explorer.answers import cost, stage_blocks_of
 from skimba.explorer.catalogue import Opened
 from skimba.explorer.pictures import seen
@@ -51,8 +52,12 @@ def write_static(
         on_file: called after each model's file.
 
     Raises:
-        ValueError: the folder holds something, ``ort_web`` is not onnxruntime-web's, or a model cannot be exported.
+        ValueError: the folder holds something, ``ort_web`` is not onnxruntime-web's, the model does not classify pictures, or it
+            cannot be exported.
     """
+    if opened.clips or isinstance(opened.dense, DenseModel):
+        server = f"clips, detectors and segmenters need the server: skimba explore {opened.offer.arguments}"
+        raise ValueError(f"a static page is of models that classify pictures, {opened.offer.name} does not; {server}")
     check_folders(folder, ort_web)
     for name in ("models", "pictures", "ort"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -101,7 +106,7 @@ def _write_pictures(opened: Opened, folder: Path) -> list[Tensor]:
     """The examples as the model sees them; as tensors ``(1 c height width)``."""
     found = []
     for number, example in enumerate(opened.offer.gallery.examples()):
-        found.append(opened.transform(example.image.convert(opened.mode))[None])
+        found.append(opened.tensor(example.frames(1)))
         (folder / "pictures" / f"{opened.offer.name}-{number}.png").write_bytes(seen(found[-1], opened))
     return found
 

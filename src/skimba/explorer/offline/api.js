@@ -113,7 +113,7 @@ async function answer({ model: name, picture, side: asked }) {
   const each = side.owned ? 2 : 1;
   const stages = side.after.map((after, stage) => ({ after, ...home(model, places[each * stage], side.owned && places[each * stage + 1]) }));
   const all = { after: 0, tokens: model.cells.length, home: model.cells.map((_, patch) => patch) };
-  return { classes: best.slice(0, TOP), grid: model.grid, depth: model.depth, classToken: model.classToken, stages: [all, ...stages], gflops: side.gflops, code: side.code };
+  return { classes: best.slice(0, TOP), grid: model.grid, frames: 1, depth: model.depth, classToken: model.classToken, stages: [all, ...stages], gflops: side.gflops, code: side.code };
 }
 
 /** The patch that stands for each, from the positions of the tokens and, with owners, the token of every position. */

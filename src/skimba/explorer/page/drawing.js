@@ -14,6 +14,17 @@ export function begin(canvas) {
   return { context, width, height };
 }
 
+/**
+ * The same for a picture whose frames stand below one another, of which one is shown: what is drawn at the places of the whole
+ * picture (`height` is its height) appears where it belongs. `view`: {grid, frames, frame}, `grid` of the whole picture.
+ */
+export function beginFrame(canvas, { grid: [rows, columns], frames, frame }) {
+  canvas.style.aspectRatio = `${columns} / ${rows / frames}`;
+  const { context, width, height } = begin(canvas);
+  context.translate(0, -frame * height);
+  return { context, width, height: frames * height };
+}
+
 /** A line of text in place of a drawing. */
 export function note(canvas, text) {
   const { context, height } = begin(canvas);
@@ -75,10 +86,8 @@ export function ticks(from, to, count) {
 }
 
 /** A map of a grid as a heat map over the faded picture; `values` in raster order, shaded by their share of the largest. */
-export function heat(canvas, picture, grid, values, marked = -1) {
-  const [rows, columns] = grid;
-  canvas.style.aspectRatio = `${columns} / ${rows}`;
-  const { context, width, height } = begin(canvas);
+export function heat(canvas, picture, view, values, marked = -1) {
+  const [rows, columns] = view.grid, { context, width, height } = beginFrame(canvas, view);
   const most = Math.max(...values, 1e-12), w = width / columns, h = height / rows;
   context.imageSmoothingEnabled = false;
   context.filter = "grayscale(1)";

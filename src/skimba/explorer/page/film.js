@@ -1,6 +1,6 @@
 // The picture with what is kept, merged and dropped after a block.
 
-import { begin, colour } from "./drawing.js";
+import { beginFrame, colour } from "./drawing.js";
 
 const FADED = 0.15; // share of its own colour that a dropped patch keeps
 
@@ -35,12 +35,11 @@ export function patchColours(picture, [rows, columns]) {
   });
 }
 
-/** Draw one side. `marked` is the chosen patch, `hovered` the one under the pointer; -1: none. */
-export function drawFilm(canvas, picture, grid, home, { marked = -1, hovered = -1 } = {}) {
-  const [rows, columns] = grid;
-  canvas.style.aspectRatio = `${columns} / ${rows}`;
-  const { context, width, height } = begin(canvas);
+/** Draw one side, a frame of it. `marked` is the chosen patch, `hovered` the one under the pointer; -1: none. */
+export function drawFilm(canvas, picture, view, home, { marked = -1, hovered = -1 } = {}) {
+  const { grid, frames } = view, [rows, columns] = grid, { context, width, height } = beginFrame(canvas, view);
   const w = width / columns, h = height / rows, members = groups(home), colours = patchColours(picture, grid);
+  const regions = (number, style, thick) => outline(context, [rows / frames, columns], w, h, home.length, number, style, thick);
   const at = (patch) => [(patch % columns) * w, Math.floor(patch / columns) * h];
   context.imageSmoothingEnabled = picture.naturalWidth > width;
   context.drawImage(picture, 0, 0, width, height);
@@ -58,12 +57,13 @@ export function drawFilm(canvas, picture, grid, home, { marked = -1, hovered = -
       context.fillRect(x, y, w + 0.3, h + 0.3);
     }
   });
-  outline(context, grid, w, h, (patch) => (home[patch] >= 0 && members.get(home[patch]).length > 1 ? home[patch] : -1), colour("border"), 1);
+  regions((patch) => (home[patch] >= 0 && members.get(home[patch]).length > 1 ? home[patch] : -1), colour("border"), 1);
   for (const [patch, thick] of [[hovered, 2.5], [marked, 4]]) {
     if (patch < 0) continue;
     const owner = home[patch];
-    outline(context, grid, w, h, (one) => ((owner < 0 ? one === patch : home[one] === owner) ? 0 : -1), colour("ink"), thick);
-    outline(context, grid, w, h, (one) => ((owner < 0 ? one === patch : home[one] === owner) ? 0 : -1), colour("card"), thick / 2);
+    const chosen = (one) => ((owner < 0 ? one === patch : home[one] === owner) ? 0 : -1);
+    regions(chosen, colour("ink"), thick);
+    regions(chosen, colour("card"), thick / 2);
     if (owner >= 0) {
       const [x, y] = at(owner);
       context.fillStyle = colour("border");
@@ -74,18 +74,19 @@ export function drawFilm(canvas, picture, grid, home, { marked = -1, hovered = -
   }
 }
 
-/** Lines around the regions of equal numbers; -1: no region. */
-function outline(context, [rows, columns], w, h, number, style, thickness) {
+/** Lines around the regions of equal numbers; -1: no region. Frames of [rows, columns] patches stand below one another. */
+function outline(context, [rows, columns], w, h, count, number, style, thickness) {
   context.strokeStyle = style;
   context.lineWidth = thickness;
   context.beginPath();
-  for (let patch = 0; patch < rows * columns; patch += 1) {
+  for (let patch = 0; patch < count; patch += 1) {
     const mine = number(patch), row = Math.floor(patch / columns), column = patch % columns;
     if (mine < 0) continue;
     const sides = [[-1, 0, 0, 0, 1, 0], [1, 0, 0, 1, 1, 1], [0, -1, 0, 0, 0, 1], [0, 1, 1, 0, 1, 1]];
     for (const [down, right, x0, y0, x1, y1] of sides) {
       const r = row + down, c = column + right;
-      if (r >= 0 && r < rows && c >= 0 && c < columns && number(r * columns + c) === mine) continue;
+      const inside = r >= 0 && Math.floor(r / rows) === Math.floor(row / rows);
+      if (inside && c >= 0 && c < columns && number(r * columns + c) === mine) continue;
       context.moveTo((column + x0) * w, (row + y0) * h);
       context.lineTo((column + x1) * w, (row + y1) * h);
     }
@@ -93,13 +94,16 @@ function outline(context, [rows, columns], w, h, number, style, thickness) {
   context.stroke();
 }
 
-/** Call `on` with the patch under the pointer, clicked or chosen with the arrow keys. */
-export function listen(canvas, gridOf, current, onHover, onPick) {
+/** Call `on…` with the patch of the shown frame under the pointer, clicked or chosen with the arrow keys. */
+export function listen(canvas, viewOf, current, onHover, onPick) {
+  const clamped = (row, column) => {
+    const { grid: [all, columns], frames, frame } = viewOf(), rows = all / frames;
+    return (frame * rows + Math.min(Math.max(row, 0), rows - 1)) * columns + Math.min(Math.max(column, 0), columns - 1);
+  };
   const patchOf = (event) => {
-    const [rows, columns] = gridOf(), box = canvas.getBoundingClientRect();
-    const row = Math.floor(((event.clientY - box.top) / box.height) * rows);
-    const column = Math.floor(((event.clientX - box.left) / box.width) * columns);
-    return Math.min(Math.max(row, 0), rows - 1) * columns + Math.min(Math.max(column, 0), columns - 1);
+    const { grid: [rows, columns], frames } = viewOf(), box = canvas.getBoundingClientRect();
+    const row = Math.floor(((event.clientY - box.top) / box.height) * (rows / frames));
+    return clamped(row, Math.floor(((event.clientX - box.left) / box.width) * columns));
   };
   canvas.addEventListener("pointermove", (event) => onHover(patchOf(event)));
   canvas.addEventListener("pointerleave", () => onHover(-1));
@@ -108,9 +112,7 @@ export function listen(canvas, gridOf, current, onHover, onPick) {
     const moves = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
     if (!(event.key in moves)) return;
     event.preventDefault();
-    const [rows, columns] = gridOf(), patch = Math.max(current(), 0), [down, right] = moves[event.key];
-    const row = Math.min(Math.max(Math.floor(patch / columns) + down, 0), rows - 1);
-    const column = Math.min(Math.max((patch % columns) + right, 0), columns - 1);
-    onPick(row * columns + column);
+    const { grid: [rows, columns], frames } = viewOf(), patch = Math.max(current(), 0), [down, right] = moves[event.key];
+    onPick(clamped((Math.floor(patch / columns) % (rows / frames)) + down, (patch % columns) + right));
   });
 }

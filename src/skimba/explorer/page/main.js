@@ -8,12 +8,13 @@ import { drawFilm, listen, stageAt } from "./film.js";
 import { drawLine, showLine } from "./line.js";
 import { drawMemory, showMemory } from "./memory.js";
 import { drawMaps, showPatch } from "./patch.js";
+import { middle, viewOf } from "./view.js";
 
 const element = (id) => document.getElementById(id);
 const PATIENCE_MS = 2000;
 const NAMES = Object.keys(TITLES);
 const state = {
-  about: null, info: null, model: "", picture: "", image: null, block: 0, patch: -1, hovered: -1,
+  about: null, info: null, model: "", picture: "", image: null, block: 0, frame: 0, patch: -1, hovered: -1,
   sides: {}, answers: {}, errors: {}, times: {},
   what(name) {
     const { method, align } = state.sides[name] || {};
@@ -99,21 +100,25 @@ function fitRanges() {
   state.block = Math.min(state.block, depth);
   element("block").value = state.block;
   element("patch-block").value = Math.min(Number(element("patch-block").value) || 1, depth);
-  const patches = state.answers.dense ? state.answers.dense.grid[0] * state.answers.dense.grid[1] : 0;
-  if (state.patch < 0 || state.patch >= patches) state.patch = middle(state.answers.dense);
+  const { dense } = state.answers, frames = dense ? dense.frames : 1;
+  element("frame-row").hidden = frames === 1;
+  element("frame").max = frames;
+  state.frame = Math.min(state.frame, frames - 1);
+  element("frame").value = state.frame + 1;
+  const patches = dense ? dense.grid[0] * dense.grid[1] : 0;
+  if (state.patch < 0 || state.patch >= patches) state.patch = dense ? middle(viewOf(state)) : -1;
 }
-
-const middle = (answer) => (answer ? Math.floor(answer.grid[0] / 2) * answer.grid[1] + Math.floor(answer.grid[1] / 2) : -1);
 
 function show() {
   element("block-value").textContent = `${state.block} of ${state.info.depth}`;
+  element("frame-value").textContent = `${state.frame + 1} of ${element("frame").max}`;
   for (const name of NAMES) {
     const answer = state.answers[name], stage = answer && stageAt(answer.stages, state.block);
     const what = name === "dense" ? "nothing removed" : `${state.what(name)}${answer ? `, after blocks ${answer.stages.slice(1).map((one) => one.after).join(", ") || "none"}` : ""}`;
     showSide(figures[name], { what, answer, stage, ms: state.times[name], denseMs: state.times.dense, error: state.errors[name] });
     const canvas = figures[name].querySelector("canvas");
     if (stage && state.image) {
-      drawFilm(canvas, state.image, answer.grid, stage.home, { marked: state.patch, hovered: state.hovered });
+      drawFilm(canvas, state.image, viewOf(state, answer), stage.home, { marked: state.patch, hovered: state.hovered });
       canvas.setAttribute("aria-label", `${TITLES[name]}: ${stage.tokens} tokens after block ${state.block}. Arrow keys choose a patch.`);
     }
   }
@@ -166,6 +171,7 @@ async function chooseModel() {
   if (!state.picture || state.picture.startsWith("example:")) state.picture = `example:${Math.min(3, state.info.examples.length - 1)}`;
   pressExample();
   state.block = Math.round(state.info.depth / 2);
+  [state.frame, state.patch] = [0, -1];
   element("patch-block").value = state.block + 1;
   showCurve(state);
   await refresh();
@@ -222,6 +228,7 @@ function listenToControls() {
   for (const radio of document.querySelectorAll("input[name=amount]")) radio.addEventListener("input", later);
   element("model").addEventListener("input", () => chooseModel().catch(fail));
   element("block").addEventListener("input", () => { state.block = Number(element("block").value); redraw(); });
+  element("frame").addEventListener("input", () => { state.frame = Number(element("frame").value) - 1; redraw(); });
   element("patch-block").addEventListener("change", () => { fitRanges(); look().catch(fail); });
   element("patch-view").addEventListener("input", () => showPatch(state).catch(fail));
   element("line-side").addEventListener("input", () => showLine(state).catch(fail));
@@ -229,7 +236,7 @@ function listenToControls() {
   element("code-side").addEventListener("input", () => showCode(state));
   const hover = (patch) => { if (patch !== state.hovered) { state.hovered = patch; show(); } };
   for (const name of NAMES) {
-    listen(figures[name].querySelector("canvas"), () => state.answers[name]?.grid || [1, 1], () => state.patch, hover, pick);
+    listen(figures[name].querySelector("canvas"), () => viewOf(state, state.answers[name] || { grid: [1, 1], frames: 1 }), () => state.patch, hover, pick);
   }
   window.addEventListener("resize", redraw);
 }
@@ -274,7 +281,7 @@ async function start() {
   state.about = await ask("about");
   element("model").replaceChildren(...state.about.models.map((name) => new Option(name, name)));
   for (const id of ["align", "rival-align"]) {
-    element(id).replaceChildren(new Option("the method's own", ""), ...state.about.alignments.map((name) => new Option(name, name)));
+    element(id).replaceChildren(new Option("method's own", ""), ...state.about.alignments.map((name) => new Option(name, name)));
   }
   if (state.about.offline) goOffline(state.about.offline.shares);
   element("sides").replaceChildren(...NAMES.map((name) => figures[name]));

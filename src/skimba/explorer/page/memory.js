@@ -3,6 +3,7 @@
 import { TITLES, percent } from "./answers.js";
 import { ask } from "./api.js";
 import { axes, begin, colour, heat, line, note } from "./drawing.js";
+import { viewOf } from "./view.js";
 
 const element = (id) => document.getElementById(id);
 const DASH = { dense: [], pruned: [8, 3], rival: [2, 3] };
@@ -39,7 +40,7 @@ export function drawMemory(state) {
     context.fillText(TITLES[name], width - 72, 34 + 18 * index);
   });
   canvas.setAttribute("aria-label", `Decay lengths. ${element("memory-text").textContent}`);
-  for (const map of element("field-maps").querySelectorAll("canvas")) heat(map, state.image, state.answers.dense.grid, map.values, state.patch);
+  for (const map of element("field-maps").querySelectorAll("canvas")) heat(map, state.image, viewOf(state), map.values, state.patch);
 }
 
 function column(name) {

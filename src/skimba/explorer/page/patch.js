@@ -4,9 +4,15 @@ import { TITLES, percent } from "./answers.js";
 import { ask } from "./api.js";
 import { heat } from "./drawing.js";
 import { groups, stageAt } from "./film.js";
+import { viewOf } from "./view.js";
 
 const element = (id) => document.getElementById(id);
-const place = (patch, [, columns]) => `row ${Math.floor(patch / columns) + 1}, column ${(patch % columns) + 1}`;
+
+/** Where a patch is, in words. */
+function place(patch, { grid: [all, columns], frames }) {
+  const row = Math.floor(patch / columns), rows = all / frames, frame = frames > 1 ? `frame ${Math.floor(row / rows) + 1}, ` : "";
+  return `${frame}row ${(row % rows) + 1}, column ${(patch % columns) + 1}`;
+}
 let turn = 0;
 
 /** Where a patch's token is on one side after a block, in words. */
@@ -18,7 +24,7 @@ export function whereabouts(answer, patch, block) {
   }
   const size = groups(home).get(owner).length;
   if (size === 1) return "stands for itself";
-  const merged = owner === patch ? "stands for" : `merged into ${place(owner, answer.grid)}, which stands for`;
+  const merged = owner === patch ? "stands for" : `merged into ${place(owner, answer)}, which stands for`;
   return `${merged} ${size} patches`;
 }
 
@@ -32,7 +38,7 @@ export async function showPatch(state) {
   }
   const names = Object.keys(TITLES).filter((name) => answers[name]);
   const words = names.map((name) => `${TITLES[name]}: ${whereabouts(answers[name], patch, state.block)}.`);
-  element("patch-text").textContent = `Patch at ${place(patch, answers.dense.grid)}, after block ${state.block}. ${words.join(" ")}`;
+  element("patch-text").textContent = `Patch at ${place(patch, answers.dense)}, after block ${state.block}. ${words.join(" ")}`;
   if (state.about.offline) return;
   const block = Number(element("patch-block").value), view = element("patch-view").value;
   const found = await Promise.allSettled(
@@ -46,7 +52,7 @@ export async function showPatch(state) {
 /** Draw the maps that are shown, again where the theme or the size changed. */
 export function drawMaps(state) {
   for (const canvas of element("patch-maps").querySelectorAll("canvas")) {
-    heat(canvas, state.image, state.answers.dense.grid, canvas.values, state.patch);
+    heat(canvas, state.image, viewOf(state), canvas.values, state.patch);
   }
 }
 
