@@ -13,17 +13,18 @@ from skimba.models.evaluation import accuracy, predict
 from skimba.reports import demo
 
 
+@pytest.mark.parametrize("count", [250, pytest.param(1000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", demo.MODELS)
-def test_the_embedded_models_recognise_the_embedded_images(name):
+def test_the_embedded_models_recognise_the_embedded_images(name, count):
     model = skimba.create_model(name, pretrained=True)
-    images = embedded_test_images()
+    images = embedded_test_images()[:count]
     assert accuracy(*predict(model, images.batches(100))) > 0.86
 
 
 @pytest.mark.parametrize("name", demo.MODELS)
 def test_hold_stands_far_above_condensed(name):
     model = skimba.create_model(name, pretrained=True)
-    images = embedded_test_images()[:300]
+    images = embedded_test_images()[:200]
     found = {
         method: accuracy(*predict(skimba.prune(model, name_of, dict.fromkeys(demo.STAGES, 0.5)), images.batches(100)))
         for method, name_of in demo.TITLES.items()
@@ -32,14 +33,14 @@ def test_hold_stands_far_above_condensed(name):
 
 
 def test_the_demo_measures_every_variant(monkeypatch, capsys, tmp_path):
-    few = embedded_test_images()[:100]
+    few = embedded_test_images()[:20]
     monkeypatch.setattr("skimba.cli.measuring.embedded_test_images", lambda: few)
     monkeypatch.setattr(sys, "argv", ["skimba", "demo", "--json", "--picture", str(tmp_path / "demo.png")])
     with pytest.raises(SystemExit) as left:
         main()
     assert left.value.code == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["images"] == 100
+    assert found["images"] == 20
     expected = {(m, "dense", 1.0) for m in demo.MODELS}
     expected |= {(m, method, share) for m in demo.MODELS for method in demo.TITLES for share in demo.SHARES}
     assert {(row["model"], row["method"], row["keep"]) for row in found["rows"]} == expected

@@ -3,8 +3,6 @@
 import re
 import signal
 import socket
-import subprocess
-import sys
 import urllib.request
 
 import pytest
@@ -15,6 +13,8 @@ from skimba.cli._commands import app
 from skimba.cli.explore import offer_of
 from skimba.explorer import Explorer
 from skimba.store.publish import save_model
+from tests.processes import Fork
+from tests.processes import skimba as skimba_command
 
 
 def run(*arguments):
@@ -22,15 +22,14 @@ def run(*arguments):
 
 
 def test_it_prints_its_address_and_ends_with_ctrl_c():
-    command = [sys.executable, "-u", "-m", "skimba", "explore"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        line = process.stdout.readline()
-        address = re.fullmatch(r"the explorer is at (http://127\.0\.0\.1:\d+/) \(Ctrl-C ends it\)\n", line)[1]
+    with Fork(skimba_command, "explore") as process:
+        process.wait_until(lambda: process.poll() is not None or process.stdout.endswith("\n"))
+        address = re.fullmatch(r"the explorer is at (http://127\.0\.0\.1:\d+/) \(Ctrl-C ends it\)\n", process.stdout)[1]
         with urllib.request.urlopen(address, timeout=10) as page:
             assert b"skimba explorer" in page.read()
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
-    assert (process.returncode, errors) == (130, "skimba: interrupted\n")
+        process.wait(30)
+    assert (process.returncode, process.stderr) == (130, "skimba: interrupted\n")
 
 
 def test_sharing_is_refused_with_the_reason():
