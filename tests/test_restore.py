@@ -114,7 +114,7 @@ def test_a_way_that_needs_owners_says_so(way):
         start_restore(way).reduced(before, after).show(after)
 
 
-@pytest.mark.parametrize("owned, same_as", [(True, "last_plus_change"), (False, "last")])
+@pytest.mark.parametrize(("owned", "same_as"), [(True, "last_plus_change"), (False, "last")])
 def test_auto_follows_the_owner_where_there_is_one(owned, same_as):
     before = tokens_of()
     kept = torch.arange(6).expand(2, -1)
