@@ -48,7 +48,7 @@ def test_an_exported_program_equals_the_model_and_leaves_no_trace(any_model, ima
 def test_the_batch_of_an_exported_program_may_be_dynamic(any_model, images):
     batch = torch.export.Dim.DYNAMIC
     program = torch.export.export(any_model, (images,), dynamic_shapes=(({0: batch}),)).module()
-    for number in (2, 5):
+    for number in (1, 2, 5):
         pictures = torch.randn(number, 3, 24, 32)
         torch.testing.assert_close(program(pictures), any_model(pictures), rtol=1e-5, atol=1e-6)
 

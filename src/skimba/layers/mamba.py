@@ -111,14 +111,15 @@ class VimMixer(OneScanMixer):
         layout: Layout,
         order: ScanOrder,
         parts: ScanParts,
-        steps: slice = slice(None),
+        steps: slice | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """One direction over those ``steps``: the output ``(b l e)``, gated if ``z`` is given, and the time steps before
-        softplus and bias."""
+        """One direction, over those ``steps`` alone if they are given: the output ``(b l e)``, gated if ``z`` is given, and the
+        time steps before softplus and bias."""
         weight, bias1d = parts.conv1d.weight.squeeze(1), parts.conv1d.bias
         assert bias1d is not None
-        c = align_conv1d(layout, x, weight, bias1d, order.reverse)[:, steps]  # (b l e)
-        order = order.window(steps)
+        c = align_conv1d(layout, x, weight, bias1d, order.reverse)  # (b l e)
+        if steps is not None:
+            c, order = c[:, steps], order.window(steps)
         dt, B, C = parts.x_proj(c).split_with_sizes([self.rank, self.state_size, self.state_size], dim=-1)
         delta, bias = parts.dt_proj(dt), parts.dt_proj.bias
         time = layout.alignment.scan.time(order, delta, bias)

@@ -8,6 +8,8 @@ from torch import Tensor
 
 def flat_rows(index: Tensor, length: int) -> Tensor:
     """``index (b k)`` into sequences of ``length``, as row numbers ``(b*k)`` of the batch laid end to end."""
+    if index.shape[0] == 1:  # four operations less: a third of all that a stage runs at batch 1
+        return index.flatten()
     first_row = torch.arange(index.shape[0], device=index.device)[:, None] * length
     return (index + first_row).flatten()
 
