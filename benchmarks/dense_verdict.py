@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.dense_study import FIGURES, MODELS, REDUCTIONS, STORM, usual
+from benchmarks.dense_study import FIGURES, IMAGES, MODELS, REDUCTIONS, STORM, usual
 from benchmarks.tables import Lines, select
 
 CONDENSED = ("condensed", "r_meeto", "tome", "mtr", "tor")  # rivals whose left tokens close up
@@ -88,12 +88,11 @@ def _judged(losses: dict[str, Any]) -> str:
 
 
 def _restores(runs: Lines, name: str) -> dict[str, list[tuple[str, float]]]:
-    """For the methods that were restored in several ways on the same scenes: the figure of each way, best first."""
+    """For the methods that were restored in several ways on the first scenes: the figure of each way, best first."""
     ranked = {}
     for method in ("hold", "top"):
-        own = select(runs, method=method, reduction=AT)
-        images = {run["images"] for run in own if run["restore"] != usual(method)}
-        shown = [(run["restore"], run[name]) for run in own if run["images"] in images]
+        own = select(runs, method=method, reduction=AT, images=IMAGES)
+        shown = [(run["restore"], run[name]) for run in own]
         if len(shown) > 1:
             ranked[method] = sorted(shown, key=lambda way: -way[1])
     return ranked

@@ -96,6 +96,7 @@ def test_the_words_follow_the_numbers():
         *(run("hold", 0.598), run("top", 0.55), run("condensed", 0.3), run("r_meeto", 0.41), run("storm", 0.5, None)),
         run("hold", 0.599, restore="owner"),
         run("hold", 0.58, 0.4),
+        {**run("hold", 0.5, restore="last"), "images": 1000},  # of an earlier default: not ranked with the first 200
     ]
     words = dense_verdict.verdict(lines)
     assert "`hold` loses 0.2 points of mIoU and `top` loses 5.0 points of mIoU (dense: 60.0)" in words
