@@ -111,6 +111,7 @@ def test_an_uploaded_photo_is_answered_as_the_library_answers_it(open_page, phot
 
 def test_the_stages_follow_the_slider_and_a_click_names_the_owner(open_page, server, ask):
     page = open_page()
+    assert not page.locator("#offline-note").is_visible()
     counts = {}
     for block in (0, 1, 8):
         page.locator("#block").fill(str(block))

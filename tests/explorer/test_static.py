@@ -102,6 +102,7 @@ def test_models_answer_in_the_browser_as_here(opened, tmp_path):
             found[name] = {
                 int(row.get_attribute("data-number")): float(row.get_attribute("data-probability")) for row in rows
             }
+        assert "Detectors, segmenters, clips" in page.locator("#offline-note").inner_text()
         browser.close()
         server.shutdown()
     image = opened.transform(opened.offer.gallery.examples()[3].image)[None]
