@@ -1,16 +1,16 @@
 """Processes killed wherever they touch the disk: what they began must be finished by the next, as if nothing had happened.
 
-A helper process loads the library once and forks a child for each kill. The child dies (SIGKILL) before the n-th call that
+A helper process, itself a fork of this one, forks a child for each kill. The child dies (SIGKILL) before the n-th call that
 opens a file for writing, renames, removes, makes or changes something in its folder, which Python's audit hooks report; or
 (SIGXFSZ) in the middle of the write that makes a file longer than so many bytes. Then another child runs to the end.
 """
 
 import json
-import os
-import subprocess
 import sys
 
 import pytest
+
+from tests.processes import forked
 
 HELPER = r'''
 import json, os, resource, shutil, signal, sys
@@ -95,10 +95,13 @@ print(json.dumps({"kills": kills, "faults": faults}))
 '''
 
 
+def helper(*arguments):
+    sys.argv = ["helper", *map(str, arguments)]
+    exec(HELPER, {"__name__": "__main__"})
+
+
 def killed(job, folder, first, every, most):
-    command = [sys.executable, "-c", HELPER, job, str(folder), *map(str, (first, every, most))]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=3000)
+    done = forked(helper, job, folder, first, every, most, timeout=3000)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert not found["faults"], (found["faults"], done.stderr)
