@@ -212,9 +212,14 @@ def fashion_scenes() -> LabelledImages:
     return FashionScenes(fashion()[:SCENES_MEASURED], "test").labelled()
 
 
+def _first_of_each(images: LabelledImages) -> list[int]:
+    """The first image of each class."""
+    return [int(torch.nonzero(images.labels == number)[0]) for number in range(len(images.classes))]
+
+
 def _one_of_each(images: LabelledImages) -> list[Example]:
-    first = [int(torch.nonzero(images.labels == number)[0]) for number in range(len(images.classes))]
-    return [_still(name, images.picture(index)) for name, index in zip(images.classes, first, strict=True)]
+    found = zip(images.classes, _first_of_each(images), strict=True)
+    return [_still(name, images.picture(index)) for name, index in found]
 
 
 def _still(name: str, image: Image) -> Example:
@@ -255,7 +260,7 @@ def _clip_examples() -> list[Example]:
     if not _has_photographs():
         return _fashion_examples()
     clips = _moving_items()
-    first = [int(torch.nonzero(clips.items.labels == number)[0]) for number in range(len(clips.items.classes))]
+    first = _first_of_each(clips.items)
     return [Example(clips.classes[clips.target(index)], partial(clips.frames, index)) for index in first]
 
 

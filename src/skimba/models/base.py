@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from skimba.layers.patch_embed import Extras, no_extras
+from skimba.layers.patch_embed import Extras, PatchEmbed, no_extras
 from skimba.models.features import FORMATS, Part, as_features, extra_tokens, start_parts
 from skimba.models.pooling import POOLING
 from skimba.models.reducer import Reducer, check_reducer
@@ -204,3 +204,19 @@ def with_reducer(model: Model, reducer: Reducer | None) -> Model:
         twin.scorer = reducer.scorer
     twin.reducer = reducer
     return twin
+
+
+class PatchModel(TokenModel):
+    """A model whose tokens are the patches of one ``patch_embed``."""
+
+    patch_embed: PatchEmbed
+
+    @property
+    def patch_size(self) -> int:
+        """Side of a patch in pixels."""
+        return self.patch_embed.patch_size
+
+    @property
+    def patch_stride(self) -> int:
+        """Distance of patches in pixels; less than their side where they overlap."""
+        return self.patch_embed.stride

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from skimba.layers.local_mamba import LocalMixer
 from skimba.layers.patch_embed import PatchEmbed, fit_positions, in_the_middle, no_extras, put_in
-from skimba.models.base import TokenModel
+from skimba.models.base import PatchModel
 from skimba.models.timm_model import PartNames, classifier
 from skimba.models.variants import Variant, WebFile, check_images, linear_drop_path
 from skimba.models.vim import NORM_EPS, VimBlock, init_weights
@@ -117,7 +117,7 @@ class LocalVimBlock(VimBlock):
         return super().forward(tokens if self.rope is None else self.rope.turn(tokens), record, extras_only)
 
 
-class LocalVim(TokenModel):
+class LocalVim(PatchModel):
     """Blocks of four walks each, in windows too. Either a class token in the middle, which the head reads, or none: then the
     streams are turned by their positions before every block, and the head reads the mean.
 
@@ -173,16 +173,6 @@ class LocalVim(TokenModel):
         self.head = classifier(embed_dim, num_classes)
         embeddings = [self.pos_embed] if self.cls_token is None else [self.pos_embed, self.cls_token]
         init_weights(self.layers, self.head, embeddings)
-
-    @property
-    def patch_size(self) -> int:
-        """Side of a patch in pixels."""
-        return self.patch_embed.patch_size
-
-    @property
-    def patch_stride(self) -> int:
-        """Distance of patches in pixels."""
-        return self.patch_embed.stride
 
     def embed(self, images: Tensor) -> Tokens:
         """``(b c height width)`` -> all tokens."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from skimba.layers.mamba import VimMixer
 from skimba.layers.patch_embed import PatchEmbed, fit_positions, no_extras, put_in
-from skimba.models.base import TokenModel
+from skimba.models.base import PatchModel
 from skimba.models.timm_model import PartNames, classifier
 from skimba.models.variants import IMAGENET, HubFile, Variant, check_images, linear_drop_path
 from skimba.models.vim import NORM_EPS, VimBlock, init_weights
@@ -29,7 +29,7 @@ def register_positions(image_tokens: int, registers: int) -> tuple[int, ...]:
     return tuple(run + number * (run + 1) for number in range(registers))
 
 
-class MambaReg(TokenModel):
+class MambaReg(PatchModel):
     """Vim with registers spread over the sequence, all of which the head reads.
 
     Args:
@@ -93,16 +93,6 @@ class MambaReg(TokenModel):
         """Choose what the head reads: with ``"token"`` the registers, through the neck."""
         super().set_pooling(global_pool)
         self.head_hidden_size = self.joined if global_pool == "token" else self.num_features
-
-    @property
-    def patch_size(self) -> int:
-        """Side of a patch in pixels."""
-        return self.patch_embed.patch_size
-
-    @property
-    def patch_stride(self) -> int:
-        """Distance of patches in pixels."""
-        return self.patch_embed.stride
 
     def embed(self, images: Tensor) -> Tokens:
         """``(b c height width)`` -> all tokens, the registers at their places."""

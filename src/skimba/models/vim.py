@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from skimba.layers.mamba import VimMixer
 from skimba.layers.mixer import Block, Mixer
 from skimba.layers.patch_embed import PatchEmbed, fit_positions, in_the_middle, put_in
-from skimba.models.base import TokenModel
+from skimba.models.base import PatchModel
 from skimba.models.timm_model import PartNames, classifier
 from skimba.models.variants import (
     FASHION,
@@ -63,7 +63,7 @@ def init_weights(layers: nn.ModuleList, head: nn.Module, embeddings: Iterable[nn
                 parameter.div_(len(layers) ** 0.5)
 
 
-class VisionMamba(TokenModel):
+class VisionMamba(PatchModel):
     """Vim with a class token in the middle of the sequence, which the head reads.
 
     Args:
@@ -111,16 +111,6 @@ class VisionMamba(TokenModel):
         self.norm_f = nn.RMSNorm(embed_dim, eps=NORM_EPS)
         self.head = classifier(embed_dim, num_classes)
         init_weights(self.layers, self.head, (self.cls_token, self.pos_embed))
-
-    @property
-    def patch_size(self) -> int:
-        """Side of a patch in pixels."""
-        return self.patch_embed.patch_size
-
-    @property
-    def patch_stride(self) -> int:
-        """Distance of patches in pixels."""
-        return self.patch_embed.stride
 
     def embed(self, images: Tensor) -> Tokens:
         """``(b c height width)`` -> all tokens, the class token at its place."""
