@@ -34,13 +34,14 @@ def compiled(monkeypatch, tmp_path):
     from triton.runtime import driver
 
     from skimba.ops.backends.triton import convolution, norm, scan, table
+    from skimba.ops.backends.triton.launch import options
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     ptxas = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
     found: dict[str, tuple[int, int]] = {}
 
-    def compile_only(kernel, programs, like, *arguments, warps, **constants):
-        built = kernel.warmup(*arguments, grid=(programs,), num_warps=warps, **constants)
+    def compile_only(kernel, programs, like, *arguments, warps, registers=None, **constants):
+        built = kernel.warmup(*arguments, grid=(programs,), **constants, **options(warps, registers))
         source = tmp_path / "kernel.ptx"
         source.write_text(built.asm["ptx"])
         gpu = GPUS[driver.active.get_current_target().arch]

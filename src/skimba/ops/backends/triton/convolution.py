@@ -16,7 +16,7 @@ from skimba.ops.backends.triton.kernels.convolution import (
     gradients_of_tokens,
 )
 from skimba.ops.backends.triton.launch import cdiv, launch
-from skimba.ops.backends.triton.tuning import CONFIGURATIONS
+from skimba.ops.backends.triton.tuning import CONFIGURATIONS, Configuration
 from skimba.ops.inputs import CausalInputs, GridInputs
 from skimba.ops.library import Kernels, hand_back
 
@@ -40,36 +40,45 @@ def kernels(inputs: type[Any], taps: Callable[[Any], Taps]) -> Kernels:
         s = inputs(*arguments)
         grid, sizes = _arguments(s)
         y = torch.empty_like(s.x, memory_format=torch.contiguous_format)
-        _launch(convolution, s.x, sizes.tokens, grid, y, sizes, TAPS=taps(s))
+        _launch(CONFIGURATIONS["convolution"], convolution, s.x, sizes.tokens, grid, y, sizes, TAPS=taps(s))
         return y
 
     def backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
         *given, wanted = arguments
+        chosen = CONFIGURATIONS["convolution_backward"]
         s = inputs(*given)
         grid, sizes = _arguments(s)
         count, channels = s.weight[0].numel(), sizes.channels
         positions = sizes.height * sizes.width
-        groups = s.x.shape[0] * cdiv(positions, CONFIGURATIONS["convolution"].rows)
+        groups = s.x.shape[0] * cdiv(positions, chosen.rows)
         inner, to_weight, to_bias = (
             s.x.new_empty(*shape, dtype=torch.float32)
             for shape in ((s.x.shape[0], positions, channels), (groups, count, channels), (groups, channels))
         )
         rows = _tokens(grad if s.source is not None else grad.flatten(1, -2))
-        _launch(gradients_at_positions, s.x, positions, grid, rows, inner, to_weight, to_bias, sizes, TAPS=taps(s))
+        sums = (inner, to_weight, to_bias)
+        _launch(chosen, gradients_at_positions, s.x, positions, grid, rows, *sums, sizes, TAPS=taps(s))
         to_x = torch.empty_like(s.x, memory_format=torch.contiguous_format)
         if wanted[0]:
-            _launch(gradients_of_tokens, s.x, sizes.tokens, grid, inner, to_x, sizes, TAPS=taps(s))
+            _launch(chosen, gradients_of_tokens, s.x, sizes.tokens, grid, inner, to_x, sizes, TAPS=taps(s))
         grads = [to_x, to_weight.sum(0).T.reshape(s.weight.shape), to_bias.sum(0)]
         return hand_back(grad, grads, given[:3], wanted)
 
     return forward, backward
 
 
-def _launch(kernel: Any, like: Tensor, rows: int, *arguments: Any, TAPS: Taps) -> None:
-    chosen = CONFIGURATIONS["convolution"]
+def _launch(chosen: Configuration, kernel: Any, like: Tensor, rows: int, *arguments: Any, TAPS: Taps) -> None:
     programs = like.shape[0] * cdiv(rows, chosen.rows) * cdiv(like.shape[-1], chosen.channels)
     launch(
-        kernel, programs, like, *arguments, TAPS=TAPS, ROWS=chosen.rows, CHANNELS=chosen.channels, warps=chosen.warps
+        kernel,
+        programs,
+        like,
+        *arguments,
+        TAPS=TAPS,
+        ROWS=chosen.rows,
+        CHANNELS=chosen.channels,
+        warps=chosen.warps,
+        registers=chosen.registers,
     )
 
 

@@ -134,6 +134,7 @@ def selective_scan_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]
         **call.constants,
         CHANNELS=chosen.channels,
         warps=chosen.warps,
+        registers=chosen.registers,
     )
     found = _summed(out)
     return hand_back(grad, [found[name] for name in _DIFFERENTIABLE], [inputs[i] for i in SCAN.differentiable], wanted)

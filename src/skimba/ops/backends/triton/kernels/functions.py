@@ -7,7 +7,7 @@ loses digits where its result is small.
 import triton
 import triton.language as tl
 
-LOG2E = tl.constexpr(1.4426950408889634)
+LOG2E, LN2 = tl.constexpr(1.4426950408889634), tl.constexpr(0.6931471805599453)
 INFINITY = tl.constexpr(float("inf"))
 
 
@@ -64,16 +64,17 @@ def log_slope(x, exp_of_x):
 
 @triton.jit
 def held_sum(x, held):
-    """``1 + a + … + a^(held-1)`` with ``a = exp(x)``, between whole numbers too. See ``reference.held_sum``."""
+    """``1 + a + … + a^(held-1)`` with ``a = exp2(x)``, between whole numbers too. See ``reference.held_sum``."""
     y = held * x
-    return held * expm1_ratio(y, exp(y)) / expm1_ratio(x, exp(x))
+    return held * expm1_ratio(y * LN2, tl.exp2(y)) / expm1_ratio(x * LN2, tl.exp2(x))
 
 
 @triton.jit
 def held_slopes(x, held):
-    """:func:`held_sum` and its derivatives by ``x`` and by ``held``."""
+    """:func:`held_sum` and its derivatives by the natural logarithm of ``a`` and by ``held``."""
+    exp_of_x, exp_of_y = tl.exp2(x), tl.exp2(held * x)
+    x *= LN2
     y = held * x
-    exp_of_x, exp_of_y = exp(x), exp(y)
     ratio = expm1_ratio(x, exp_of_x)
     total = held * expm1_ratio(y, exp_of_y) / ratio
     return total, total * (held * log_slope(y, exp_of_y) - log_slope(x, exp_of_x)), exp_of_y / ratio

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
-from skimba.ops.backends.triton.kernels.functions import held_slopes, sigmoid, silu_slope
+from skimba.ops.backends.triton.kernels.functions import LN2, held_slopes, sigmoid, silu_slope
 from skimba.ops.backends.triton.kernels.scan_steps import (
     advance,
     at_place,
@@ -84,7 +84,7 @@ def through_hold(now, times, tile, to_h, COUNT: tl.constexpr):
         held, by_exponent, by_count = held_slopes(times.dt[None, :] * tile.rates, times.held)
         to_held = to_h * (times.dt * now.u)[None, :] * now.B[:, None]
         to_A = to_held * by_exponent * times.dt[None, :]
-        to_dt = tl.sum(to_held * by_exponent * tile.rates, 0)
+        to_dt = tl.sum(to_held * by_exponent * tile.rates, 0) * LN2
         to_count = tl.sum(to_held * by_count, 0)
     return held, to_A, to_dt, to_count
 
@@ -125,7 +125,7 @@ def retreat(x, grad, out, sizes, tile, now, previous, before, h, sums):
     at = tl.program_id(0).to(tl.int64) * sizes.length + now.token
     to_decayed = to_h * decay_of(times, tile)
     to_exponent = to_decayed * before
-    to_time = tl.sum(to_exponent * tile.rates, 0)
+    to_time = tl.sum(to_exponent * tile.rates, 0) * LN2
     if x.hold is not None:
         held, more_A, to_dt, to_count = through_hold(now, times, tile, to_h, out.hold is not None)
         to_source = to_h * held
@@ -192,7 +192,7 @@ def scan_backward(
         tl.debug_barrier()
     to_A = sums.A
     if FLAGS[1]:  # by the logarithm of -A
-        to_A *= tile.rates
+        to_A *= tile.rates * LN2
     address, there = state_at(out.A, tile.b, tile, sizes)
     tl.store(address, to_A, mask=there)
     lanes = tile.e < sizes.channels

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
-from skimba.ops.backends.triton.kernels.functions import LOG2E, sigmoid
+from skimba.ops.backends.triton.kernels.functions import sigmoid
 from skimba.ops.backends.triton.kernels.scan_steps import (
     advance,
     previous_time,
@@ -96,4 +96,4 @@ def carry(x, ends, times, sizes, segments, FLAGS: tl.constexpr, STATES: tl.const
         end = tl.load(address, mask=there, other=0.0)
         tl.store(address, h, mask=there)
         time = tl.load(times + number * sizes.channels + tile.e, mask=tile.e < sizes.channels, other=0.0)
-        h = tl.exp2(time[None, :] * (tile.rates * LOG2E)) * h + end
+        h = tl.exp2(time[None, :] * tile.rates) * h + end

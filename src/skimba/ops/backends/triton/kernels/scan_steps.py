@@ -46,7 +46,10 @@ class Sizes(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """What a program runs: the sample, the numbers of its channels and states, and their A, delta_bias and D."""
+    """What a program runs: the sample, the numbers of its channels and states, and their rates, delta_bias and D.
+
+    The rates are A in powers of two, ``A log2(e)``: a second form of them beside would take as many registers again.
+    """
 
     b: Any
     e: Any
@@ -203,12 +206,12 @@ def vector(x, e, sizes):
 
 @triton.jit
 def rates_of(x, sizes, e, n, LOG_A: tl.constexpr):
-    """A, ``(STATES, CHANNELS)``. What pads it is -1: an infinite time may pass there too."""
+    """``A log2(e)``, ``(STATES, CHANNELS)``. What pads A is -1: an infinite time may pass there too."""
     there = (n < sizes.states)[:, None] & (e < sizes.channels)[None, :]
     rates = tl.load(x.A + n[:, None] * sizes.channels + e[None, :], mask=there, other=0.0 if LOG_A else -1.0)
     if LOG_A:
         rates = -exp(rates)
-    return rates
+    return rates * LOG2E
 
 
 @triton.jit
@@ -232,7 +235,7 @@ def source_of(now, times, tile):
 
 @triton.jit
 def decay_of(times, tile):
-    return tl.exp2(times.all[None, :] * (tile.rates * LOG2E))
+    return tl.exp2(times.all[None, :] * tile.rates)
 
 
 @triton.jit
