@@ -14,12 +14,12 @@ from tests.cli.test_cli import run
 
 
 def test_the_demo_measures_and_draws(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(clip_demo, "CLIPS", 40)
+    monkeypatch.setattr(clip_demo, "CLIPS", 20)
     monkeypatch.setattr(clip_demo, "REDUCTIONS", (0.6,))
     run(monkeypatch, "demo", "--task", "clips", "--picture", tmp_path / "a.png", "--json")
     found = json.loads(capsys.readouterr().out)
     dense, *pruned = found["rows"]
-    assert found["clips"] == 40
+    assert found["clips"] == 20
     assert dense["accuracy"] > 0.5  # of 40 classes
     assert [row["method"] for row in pruned] == list(clip_demo.TITLES)
     for row in pruned:

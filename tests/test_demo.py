@@ -33,14 +33,15 @@ def test_hold_stands_far_above_condensed(name):
 
 
 def test_the_demo_measures_every_variant(monkeypatch, capsys, tmp_path):
-    few = embedded_test_images()[:20]
+    few = embedded_test_images()[:5]
+    monkeypatch.setattr(demo, "SHARES", (0.8, 0.5))
     monkeypatch.setattr("skimba.cli.measuring.embedded_test_images", lambda: few)
     monkeypatch.setattr(sys, "argv", ["skimba", "demo", "--json", "--picture", str(tmp_path / "demo.png")])
     with pytest.raises(SystemExit) as left:
         main()
     assert left.value.code == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["images"] == 20
+    assert found["images"] == 5
     expected = {(m, "dense", 1.0) for m in demo.MODELS}
     expected |= {(m, method, share) for m in demo.MODELS for method in demo.TITLES for share in demo.SHARES}
     assert {(row["model"], row["method"], row["keep"]) for row in found["rows"]} == expected

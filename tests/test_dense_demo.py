@@ -12,7 +12,7 @@ from tests.cli.test_cli import run
 
 @pytest.mark.parametrize(("asked", "figure", "least"), [("detect", "box_ap50", 0.6), ("segment", "miou", 0.3)])
 def test_the_demo_measures_and_draws(asked, figure, least, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(dense_demo, "SCENES", 12)
+    monkeypatch.setattr(dense_demo, "SCENES", 8)
     run(monkeypatch, "demo", "--task", asked, "--picture", tmp_path / "a.png", "--json")
     found = json.loads(capsys.readouterr().out)
     for name in dense_demo.MODELS:

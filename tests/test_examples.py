@@ -179,7 +179,7 @@ def test_a_file_for_a_fixed_batch_is_not_served(monkeypatch):
         serve.exported_file("m.onnx")
 
 
-@pytest.mark.parametrize(("seconds", "clients"), [(2, 8), pytest.param(60, 16, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("seconds", "clients"), [(1, 8), pytest.param(60, 16, marks=pytest.mark.slow)])
 @pytest.mark.timeout(300)
 def test_under_load_no_request_is_lost_and_no_answer_wrong(seconds, clients):
     found = serving.measure("vim_micro", "hold", seconds, clients, waiting=64)

@@ -75,9 +75,9 @@ def coloured():
     return picture, {"boxes": boxes, "labels": torch.tensor([1, 3]), "masks": masks}
 
 
-def falls(model, images, targets, steps):
+def falls(model, images, targets, steps, rate):
     """Sum of the losses at the last step, as a share of that at the first."""
-    optimiser = torch.optim.AdamW(model.train().parameters(), 2e-3)
+    optimiser = torch.optim.AdamW(model.train().parameters(), rate)
     totals = []
     for _ in range(steps):
         optimiser.zero_grad()
@@ -89,13 +89,21 @@ def falls(model, images, targets, steps):
 
 
 @pytest.mark.parametrize("name", ["plain_mamba_micro", "vim_micro"])
-def test_a_tiny_training_learns(name):
+def test_a_tiny_training_of_a_detector_learns(name):
     torch.manual_seed(0)
     picture, target = coloured()
-    small = {"img_size": 64, "depth": 4}
-    assert falls(skimba.mask_rcnn(name, 3, **small), [picture] * 2, [target] * 2, steps=48) < 0.4
+    assert falls(skimba.mask_rcnn(name, 3, img_size=64, depth=4), [picture], [target], steps=40, rate=2e-3) < 0.4
+
+
+@pytest.mark.parametrize("name", ["plain_mamba_micro", "vim_micro"])
+def test_a_tiny_training_of_a_segmenter_learns(name):
+    torch.manual_seed(0)
+    picture, target = coloured()
     classes = target["masks"][0].long() + 2 * target["masks"][1]
-    assert falls(skimba.upernet(name, 3, **small), [picture] * 2, [classes] * 2, steps=30) < 0.4
+    model = skimba.upernet(
+        name, 3, img_size=64, depth=4
+    )  # its pooled map of one pixel needs two pictures for BatchNorm
+    assert falls(model, [picture] * 2, [classes] * 2, steps=20, rate=4e-3) < 0.4
 
 
 def test_pictures_are_resized_for_the_network_and_found_in_their_own_pixels(detector, pictures):

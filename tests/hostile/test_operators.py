@@ -4,7 +4,7 @@ from skimba.ops import native
 from tests.hostile.operator_calls import run
 
 pytestmark = pytest.mark.skipif(native.UNAVAILABLE is not None, reason="no native kernels")
-SHORT, LONG = 300, 100_000
+SHORT, LONG = 150, 100_000
 
 
 @pytest.mark.parametrize("first", range(0, SHORT, 50))

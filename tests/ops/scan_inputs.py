@@ -53,11 +53,11 @@ def with_gradients(function, inputs: dict[str, Tensor], **options) -> dict[str, 
     return {"y": y.detach(), **{f"grad_{name}": g for name, g in zip(leaves, grads, strict=True)}}
 
 
-def relative_error(got: Tensor, expected: Tensor) -> float:
-    """The largest difference against the largest expected value."""
+def relative_error(got: Tensor, expected: Tensor, least: float = 1e-30) -> float:
+    """The largest difference against the largest expected value, or against ``least`` where that is larger."""
     assert got.shape == expected.shape
     difference = (got.double() - expected.double()).abs().max()
-    return float(difference / expected.double().abs().max().clamp_min(1e-30))
+    return float(difference / expected.double().abs().max().clamp_min(least))
 
 
 def double(inputs: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -16,7 +16,10 @@ OPTIONAL = ("D", "z", "delta_bias", "gap", "step", "hold", "missing", "order")
 def assert_matches(inputs, value=1e-5, gradient=1e-4, **options):
     expected = with_gradients(selective_scan, double(inputs), backend="reference", **options)
     got = with_gradients(selective_scan, inputs, backend="cpu", **options)
-    errors = {name: relative_error(got[name], expected[name]) for name in expected}
+    # No gradient is more exact than the rounding of the largest one, whose terms are in it: some are zero but for that.
+    largest = max(float(x.abs().max()) for name, x in expected.items() if name != "y")
+    least = torch.finfo(torch.float32).eps * largest / gradient
+    errors = {name: relative_error(got[name], x, 1e-30 if name == "y" else least) for name, x in expected.items()}
     if "grad_delta_bias" in errors:  # a sum of grad_delta that may cancel: its error is that of what it sums
         errors["grad_delta_bias"] = error_of_sum(got["grad_delta_bias"], expected, "grad_delta")
     bad = {name: e for name, e in errors.items() if not e <= (value if name == "y" else gradient)}
@@ -253,10 +256,29 @@ def test_a_named_backend_that_cannot_run_says_why():
 
 
 @needs_native
-@settings(max_examples=40, deadline=None)
+@pytest.mark.parametrize(("batch", "seed"), [(1, 4), (2, 7)])
+def test_where_a_long_hold_leaves_a_gradient_of_zero_its_rounding_is_small(batch, seed):
+    inputs = scan_inputs(1, 1, 1, batch, seed=seed)
+    assert with_gradients(selective_scan, double(inputs), backend="reference")["grad_hold"].abs().max() < 1e-18
+    assert_matches(inputs)
+
+
+@needs_native
+@settings(max_examples=20, deadline=None)
 @given(data=st.data())
 def test_any_shape_and_stride(data):
-    draw = data.draw
+    at_any_shape_and_stride(data.draw)
+
+
+@needs_native
+@pytest.mark.slow
+@settings(max_examples=400, deadline=None)
+@given(data=st.data())
+def test_any_shape_and_stride_at_length(data):
+    at_any_shape_and_stride(data.draw)
+
+
+def at_any_shape_and_stride(draw):
     inputs = scan_inputs(
         draw(st.integers(1, 150)),
         draw(st.integers(1, 40)),

@@ -1,12 +1,15 @@
-"""Every method, part and target runs on Vim and PlainMamba; on the other families the named methods do by default, the rest when
-slow. What the head does not read is left out by every method on Vim, by the named ones on all families; other schedules than the
-first one are tried with the named methods on Vim."""
+"""Every named method, every part and every target is tried on Vim and PlainMamba; of two parts together one pair on Vim and the
+next one on PlainMamba. On the other families the named methods are tried by default. The rest is slow, and so are wrong settings
+on all but Vim.
+
+What the head does not read is left out by every method on Vim, by the named ones on all families; other schedules than the first
+one are tried with the named methods on Vim.
+"""
 
 import pytest
 
 from skimba import METHODS
-
-EVERYTHING = {"vim", "plain_mamba"}
+from tests.pruning.tried import FAMILIES, FAMILY
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -23,4 +26,8 @@ def by_default(item, params):
     if item.originalname == "test_what_the_head_does_not_read_changes_no_answer":
         first = "first" in item.callspec.id.split("-")
         return (named or family == "vim") and (first or (named and family == "vim"))
-    return family in EVERYTHING or named or not ("method" in params or item.path.name == "test_targets.py")
+    if "says" in params:  # of a wrong setting
+        return family == "vim"
+    if family in FAMILIES:
+        return family == FAMILY.get(id(params.get("method")), family)
+    return named or not ("method" in params or item.path.name == "test_targets.py")

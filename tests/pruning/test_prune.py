@@ -10,37 +10,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import skimba
-from skimba import DECAY, HOLD, METHODS, NONE, Alignment, Drop, Flops, Hybrid, Merge, Method, Pairs, Speedup
+from skimba import DECAY, HOLD, METHODS, Alignment, Drop, Flops, Hybrid, Merge, Method, Pairs, Speedup
 from skimba.insight import trace
 from skimba.layers.local_mamba import LocalMixer
-from skimba.pruning import LIKENESS, OWNER, SCORE, SELECTION, WALK, paper_schedule, stage_count
-from skimba.tokens import ALIGNMENTS
+from skimba.pruning import paper_schedule, stage_count
+from tests.pruning.tried import TRIED
 
 KEEP = {1: 0.7, 2: 0.6, 4: 0.5}
-REDUCTIONS = {
-    "drop": Drop(),
-    "merge": Merge(),
-    "hybrid": Hybrid(),
-    **{f"pairs-{walk}": Pairs(walk, "cosine") for walk in WALK},
-}
-TRIED = {
-    **{
-        f"{r}-{a}": Method(part, align)
-        for (r, part), (a, align) in itertools.product(REDUCTIONS.items(), ALIGNMENTS.items())
-    },
-    "drop-by-score": Method(Drop(order="score")),
-    "pairs-by-side": Method(Pairs("sequence", "cosine", order="sides")),
-    **{f"{kind.__name__}-{s}": Method(kind(s), HOLD) for kind, s in itertools.product((Drop, Merge), SCORE)},
-    **{
-        f"selection-{s}-{a}": Method(Drop(selection=s), align)
-        for s, (a, align) in itertools.product(SELECTION, ALIGNMENTS.items())
-    },
-    **{f"{kind.__name__}-{o}": Method(kind(owner=o), HOLD) for kind, o in itertools.product((Drop, Merge), OWNER)},
-    **{f"{walk}-{k}": Method(Pairs(walk, k), NONE) for walk, k in itertools.product(WALK, LIKENESS)},
-    **{f"by-side-{k}": Method(Pairs("sequence", k, order="sides")) for k in LIKENESS},
-    **{f"hold-{k}": replace(METHODS["hold"], reduction=Pairs(likeness=k)) for k in LIKENESS},
-    **METHODS,
-}
 
 
 @pytest.fixture(params=TRIED.values(), ids=TRIED)
