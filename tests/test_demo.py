@@ -35,7 +35,7 @@ def test_hold_stands_far_above_condensed(name):
 def test_the_demo_measures_every_variant(monkeypatch, capsys, tmp_path):
     few = embedded_test_images()[:5]
     monkeypatch.setattr(demo, "SHARES", (0.8, 0.5))
-    monkeypatch.setattr("skimba.cli.measuring.embedded_test_images", lambda: few)
+    monkeypatch.setattr("skimba.cli._class_demo.embedded_test_images", lambda: few)
     monkeypatch.setattr(sys, "argv", ["skimba", "demo", "--json", "--picture", str(tmp_path / "demo.png")])
     with pytest.raises(SystemExit) as left:
         main()

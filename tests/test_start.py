@@ -12,7 +12,18 @@ import skimba
 from skimba.cli._commands import app
 from skimba.cli._help import COMMANDS
 
-SLOW = ("timm", "torchvision", "huggingface_hub", "matplotlib", "rich", "typer", "safetensors", "skimage", "pyarrow")
+SLOW = (
+    "timm",
+    "torchvision",
+    "triton",
+    "huggingface_hub",
+    "matplotlib",
+    "rich",
+    "typer",
+    "safetensors",
+    "skimage",
+    "pyarrow",
+)
 
 
 def loaded_by(code, *arguments, after=""):

@@ -53,9 +53,9 @@ def test_a_killed_training_ends_as_an_uninterrupted_one(tmp_path):
 
 
 def test_it_learns(tmp_path):
-    images = embedded_test_images()[:32]
+    images = embedded_test_images()[:16]
     losses = []
-    recipe = Recipe("vim_micro", sizes={"depth": 3}, epochs=20, batch_size=16, label_smoothing=0.0)
+    recipe = Recipe("vim_micro", sizes={"depth": 2}, epochs=20, batch_size=8, label_smoothing=0.0)
     train(recipe, images, images, tmp_path, lambda p: losses.append(p.loss))
     assert len(losses) == 40
     assert sum(losses[-4:]) < 0.7 * sum(losses[:4])

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from skimba.reports import clip_demo, demo
+from skimba.reports.demo import Measured
 
 
-def demo_table(title: str, setting: str, unit: str, rows: Sequence[tuple[str, demo.Row | clip_demo.Row]]) -> Table:
+def demo_table(title: str, setting: str, unit: str, rows: Sequence[tuple[str, Measured]]) -> Table:
     """A line for each row, behind its setting in words.
 
     Args:

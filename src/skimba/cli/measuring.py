@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,26 +13,22 @@ import torch
 import typer
 from rich.table import Table
 
-from skimba.cli import _clip_demo, _dense_demo
+from skimba.cli import _class_demo, _clip_demo, _dense_demo
 from skimba.cli._app import command, out, print_json, say
-from skimba.cli._demo_table import demo_table
 from skimba.cli._models import find_model, mode_of, prune_arguments
 from skimba.cli._options import Checkpoint, Device, Json, ModelOptions, ModelSource, Pruning, Schedule
 from skimba.cli._progress import bar
 from skimba.cost.flops import count_flops
-from skimba.data import embedded_test_images, find_images
+from skimba.data import find_images
 from skimba.data.loading import in_order, load_batches
 from skimba.models import TokenModel
 from skimba.pruning import Pruner, Target, prune, read_settings, read_target
 from skimba.reports import bench as benchmark
-from skimba.reports import demo as demo_runs
 from skimba.reports.dense_demo import KINDS
 from skimba.reports.doctor import examine
 from skimba.runtime.files import check_output, write_text_atomically
-from skimba.store import create_model
 from skimba.tasks import CLASSIFICATION
 
-DEMOS = ("classify", *KINDS, "clips")
 PICTURES = (".png", ".pdf", ".svg")  # what matplotlib writes
 
 
@@ -193,39 +191,11 @@ def demo(
     json_output: Json = False,
 ) -> None:
     """Measure the embedded models, dense and pruned, and draw which tokens survive. Needs no network."""
-    from skimba.insight.drawing import draw_stages  # matplotlib takes a second to load
-
     if task not in DEMOS:
         raise ValueError(f"--task is one of {', '.join(DEMOS)}, got {task!r}")
-    if task == "clips":
-        check_output(picture, PICTURES)
-        _clip_demo.show(picture, json_output)
-        return
-    if task != "classify":
-        check_output(picture, (".png",))
-        _dense_demo.show(task, picture, json_output)
-        return
-    check_output(picture, PICTURES)
-    images = embedded_test_images()
-    with bar("measuring", len(demo_runs.MODELS) * -(-len(images) // demo_runs.BATCH)) as advance:
-        rows = [row for name in demo_runs.MODELS for row in demo_runs.measure(name, images, lambda: advance(1))]
-    sample = images[:2]
-    pruned = {
-        f"{name} {method}": prune(create_model(name, pretrained=True), method, dict.fromkeys(demo_runs.STAGES, 0.7))
-        for name in demo_runs.MODELS
-        for method in ("top", "hold")
-    }
-    with torch.inference_mode():
-        models = {title: model.eval() for title, model in pruned.items()}
-        draw_stages(models, sample.normalised(), sample.pixels / 255, picture)
-    if json_output:
-        print_json({"images": len(images), "picture": str(picture), "rows": [asdict(row) for row in rows]})
-        return
-    stages = ", ".join(map(str, demo_runs.STAGES))
-    for name in demo_runs.MODELS:
-        title = f"{name}, {len(images)} test images of Fashion-MNIST; tokens kept after blocks {stages}"
-        out.print(demo_table(title, "keep", "image", [(f"{row.keep:.1f}", row) for row in rows if row.model == name]))
-    say(f"picture: {picture}")
+    show, kinds = DEMOS[task]
+    check_output(picture, kinds)
+    show(picture, json_output)
 
 
 def whole_numbers(option: str, text: str) -> list[int]:
@@ -234,3 +204,11 @@ def whole_numbers(option: str, text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise ValueError(f"{option} takes whole numbers separated by commas, got {text!r}") from None
+
+
+# By what the demo is asked: what measures, draws and prints, and which kinds of picture it writes.
+DEMOS: dict[str, tuple[Callable[[Path, bool], None], tuple[str, ...]]] = {
+    "classify": (_class_demo.show, PICTURES),
+    **{asked: (partial(_dense_demo.show, asked), (".png",)) for asked in KINDS},
+    "clips": (_clip_demo.show, PICTURES),
+}

@@ -11,7 +11,7 @@ from PIL import Image
 
 from skimba.data.decoding import MOST_PIXELS
 from skimba.data.image_files import ImageFile, ImageFiles, in_class_folders, in_list
-from skimba.data.walking import Found, walk
+from skimba.data.walking import walk_all
 from skimba.runtime.files import check_regular
 from skimba.runtime.messages import plain
 from skimba.runtime.names import escape
@@ -57,13 +57,11 @@ def find_clips(paths: Iterable[str | Path]) -> ClipFiles:
         FileNotFoundError: no such path.
         ValueError: no clip at all.
     """
-    files: list[ImageFile] = []
-    for path in map(Path, paths):
-        if not path.exists():
-            raise FileNotFoundError(f"nothing at {path}")
-        for file, unusable in walk(path) if path.is_dir() else [Found(path)]:
-            if file == path or unusable or file.suffix.lower() in EXTENSIONS:
-                files.append(ImageFile(str(file), str(file), unusable=unusable))
+    files = [
+        ImageFile(str(file), str(file), unusable=unusable)
+        for (file, unusable), named in walk_all(paths)
+        if named or unusable or file.suffix.lower() in EXTENSIONS
+    ]
     if not files:
         raise ValueError(f"no clip in {', '.join(map(str, paths))} ({', '.join(sorted(EXTENSIONS))})")
     return ClipFiles(files)

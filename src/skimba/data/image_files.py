@@ -15,7 +15,7 @@ from timm.data import ImageNetInfo
 from skimba.data.decoding import EXTENSIONS, MOST_BYTES, decode, open_image
 from skimba.data.pictures import UNKNOWN, Mode
 from skimba.data.shards import SHARD, Member, read_shard
-from skimba.data.walking import Found, walk
+from skimba.data.walking import Found, walk, walk_all
 from skimba.runtime.names import escape
 
 
@@ -203,15 +203,12 @@ def find_images(paths: Iterable[str | Path], mode: Mode = "RGB") -> ImageFiles:
         ValueError: no image at all.
     """
     files: list[ImageFile] = []
-    for path in map(Path, paths):
-        if not path.exists():
-            raise FileNotFoundError(f"nothing at {path}")
-        for file, unusable in walk(path) if path.is_dir() else [Found(path)]:
-            suffix = file.suffix.lower()
-            if suffix == SHARD and not unusable:
-                files += [_in_shard(file, member) for member in read_shard(file)]
-            elif file == path or unusable or suffix in EXTENSIONS:
-                files.append(ImageFile(str(file), str(file), unusable=unusable))
+    for (file, unusable), named in walk_all(paths):
+        suffix = file.suffix.lower()
+        if suffix == SHARD and not unusable:
+            files += [_in_shard(file, member) for member in read_shard(file)]
+        elif named or unusable or suffix in EXTENSIONS:
+            files.append(ImageFile(str(file), str(file), unusable=unusable))
     if not files:
         raise ValueError(f"no image in {', '.join(map(str, paths))} ({', '.join(sorted(EXTENSIONS))}, {SHARD})")
     return ImageFiles(files, (), mode)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,3 +44,18 @@ def walk(folder: Path) -> list[Found]:
         except OSError as error:
             found.append(Found(here, f"cannot be read: {error.strerror}"))
     return sorted(found)
+
+
+def walk_all(paths: Iterable[str | Path]) -> Iterator[tuple[Found, bool]]:
+    """Files, and every file in folders, in order; and whether it was named itself.
+
+    Raises:
+        FileNotFoundError: no such path.
+    """
+    for path in map(Path, paths):
+        if path.is_dir():
+            yield from ((found, False) for found in walk(path))
+        elif path.exists():
+            yield Found(path), True
+        else:
+            raise FileNotFoundError(f"nothing at {path}")

@@ -14,7 +14,7 @@ from skimba.data.loading import in_order, load_batches
 from skimba.data.pictures import SelectedClips
 from skimba.models import TokenModel
 from skimba.pruning import METHODS, Flops, Method, Pairs, prune
-from skimba.reports.demo import figures, in_turns
+from skimba.reports.demo import Measured, figures, in_turns
 from skimba.store import create_model
 from skimba.tasks import task_of
 
@@ -41,25 +41,14 @@ TITLES: dict[str, Method] = {
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line of the table.
+class Row(Measured):
+    """One line of the table; its inputs are clips.
 
     Attributes:
-        method: its name in TITLES; ``"dense"`` is the model unpruned.
         reduction: of the dense model's exact FLOPs, as asked for.
-        accuracy: on the clips, in 0 … 1.
-        published_gflops, exact_gflops: for one clip (see :mod:`skimba.cost.flops`).
-        time_ms: for one clip in a batch, median over the batches.
-        speedup: over the dense model, median over the batches.
     """
 
-    method: str
     reduction: float
-    accuracy: float
-    published_gflops: float
-    exact_gflops: float
-    time_ms: float
-    speedup: float
 
 
 def clips() -> Clips:
@@ -89,7 +78,7 @@ def measure(
     logits, times = in_turns(models, (batch.images for batch in batches), on_batch)
     labels = torch.cat([batch.targets for batch in batches])
     return [
-        Row(key[0], key[1], **figures(model, logits[key], labels, times[key], times[DENSE]))
+        Row(method=key[0], reduction=key[1], **figures(model, logits[key], labels, times[key], times[DENSE]))
         for key, model in models.items()
     ]
 

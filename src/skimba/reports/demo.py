@@ -29,26 +29,36 @@ TITLES = {"condensed": "condensed", "top (paper)": "top", "hold (ours)": "hold"}
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line of the demo's table.
+class Measured:
+    """A model in a demo's table.
 
     Attributes:
-        model, method: their names; ``"dense"`` is the model unpruned.
-        keep: share of the tokens that stays at each stage.
-        accuracy: on the images given, in 0 … 1.
-        published_gflops, exact_gflops: for one image (see :mod:`skimba.cost.flops`).
-        time_ms: for one image in a batch, median over the batches.
+        method: its name there; ``"dense"`` is the model unpruned.
+        accuracy: on the inputs given, in 0 … 1.
+        published_gflops, exact_gflops: for one input (see :mod:`skimba.cost.flops`).
+        time_ms: for one input in a batch, median over the batches.
         speedup: over the dense model, median over the batches.
     """
 
-    model: str
     method: str
-    keep: float
     accuracy: float
     published_gflops: float
     exact_gflops: float
     time_ms: float
     speedup: float
+
+
+@dataclass(frozen=True)
+class Row(Measured):
+    """One line of the demo's table.
+
+    Attributes:
+        model: its name.
+        keep: share of the tokens that stays at each stage.
+    """
+
+    model: str
+    keep: float
 
 
 def variants(model: TokenModel) -> dict[tuple[str, float], TokenModel]:
@@ -82,7 +92,7 @@ def measure(name: str, images: LabelledImages, on_batch: Callable[[], None] | No
 def figures(
     model: TokenModel, logits: Tensor, labels: Tensor, times: list[float], dense: list[float]
 ) -> dict[str, float]:
-    """What a line of a table says of a model, as :class:`Row` describes it.
+    """What a line of a table says of a model, as :class:`Measured` describes it.
 
     Args:
         times, dense: seconds of the model and of the dense one (:func:`in_turns`).
