@@ -1,6 +1,6 @@
 """Every named method, every part and every target is tried on Vim and PlainMamba; of two parts together one pair on Vim and the
-next one on PlainMamba. On the other families the named methods are tried by default. The rest is slow, and so are wrong settings
-on all but Vim.
+next one on PlainMamba. On the other families the named methods are tried by default, and whatever is asked of a model once. The
+rest is slow, and so are wrong settings on all but Vim.
 
 What the head does not read is left out by every method on Vim, by the named ones on all families; other schedules than the first
 one are tried with the named methods on Vim.
@@ -30,4 +30,5 @@ def by_default(item, params):
         return family == "vim"
     if family in FAMILIES:
         return family == FAMILY.get(id(params.get("method")), family)
-    return named or not ("method" in params or item.path.name == "test_targets.py")
+    once = params.keys() == {"model"} or params.get("name") == "hold"
+    return named or (once and item.path.name != "test_targets.py")
