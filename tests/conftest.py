@@ -1,3 +1,5 @@
+import gc
+
 import pytest
 import torch
 
@@ -64,6 +66,12 @@ def randomise(model, seed=0):
                 continue
             parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
     return model.eval()
+
+
+def pytest_collection_finish():
+    """What collecting made lives to the end: garbage collection, in this process and its forks, need not visit it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(params=list(TINY))
