@@ -1,15 +1,17 @@
-"""The study of dense tasks: AP and mIoU of detectors and segmenters of fashion scenes, pruned without training.
+"""The study of dense tasks: AP and mIoU of pruned detectors and segmenters of fashion scenes, without training and after it.
 
-    python -m benchmarks.dense_study --part detection --part segmentation --part time
+    python -m benchmarks.dense_study --part detection --part segmentation --part fine-tuning --part time
 
 As benchmarks/study.py: finished runs are lines of docs/dense_results.jsonl and are not repeated; the page is written by
 `python -m benchmarks.dense_report`. The weights are those in the package (`pretrained="scenes"`); a run names its weights, so
 that other weights are measured anew. Most rows are of the first IMAGES scenes, those of CHECKED of all 1,000 too: about ten
-minutes for each backbone on one core. The part `time` wants a machine that does nothing else.
+minutes for each backbone on one core, and five to ten for a fine-tuning. The part `time` wants a machine that does nothing
+else.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
@@ -22,7 +24,7 @@ from benchmarks.running import Part, do_parts, read_lines
 from benchmarks.storm import InsideBlocks
 from skimba.cost.flops import FlopCount, count_flops
 from skimba.cost.timing import speedup, take_turns
-from skimba.data import Pictures, Selected
+from skimba.data import DEBIAN_FOLDER, Pictures, Selected
 from skimba.data.dense_opening import open_maps, open_objects
 from skimba.dense import DenseModel, mask_rcnn, upernet
 from skimba.dense.model import with_inner_reducer
@@ -34,6 +36,7 @@ from skimba.tasks import task_of
 from skimba.tasks.resumable import digest_of_model
 from skimba.tasks.running import predict_all
 from skimba.tokens import HOLD, RESTORE
+from skimba.training import Recipe, train
 
 RESULTS = Path(__file__).parent.parent / "docs" / "dense_results.jsonl"
 MODELS = ("plain_mamba_micro", "vim_micro")
@@ -50,6 +53,17 @@ STORM = {"storm": InsideBlocks(), "storm + hold": InsideBlocks(NAMED["hold"].par
 IMAGES = 200  # the first of the 1,000 scenes
 ALL = 1000
 CHECKED = ("hold", "top", "condensed")  # on all scenes, at the reductions of COMPARED
+# What is trained on, with how much of the backbone saved; "dense": what as much training gives the model with all its tokens.
+FINE_TUNED = {"hold": COMPARED, "dense": (None,), "top": COMPARED[:1], "condensed": COMPARED[:1]}
+FINE_TUNING_SCENES = 5_000  # of the 60,000 training scenes, the first: one pass
+FINE_TUNING: dict[str, Any] = {
+    "pretrained": "scenes",
+    "augmentation": "mirror",
+    "batch_size": 16,
+    "epochs": 1,
+    "learning_rate": 3e-4,
+    "dtype": "bf16",
+}
 TIMED = EVERYWHERE
 ROUNDS, TIMED_PICTURES = 15, 4
 MAKE: dict[str, Callable[..., DenseModel]] = {"detection": mask_rcnn, "segmentation": upernet}
@@ -111,6 +125,14 @@ def leaves_owners(method: str) -> bool:
     """Whether every position of a token that goes has an owner: what merges leaves one, what is dropped where it must."""
     found = METHODS.get(method)
     return found is not None and (found.alignment.needs_owner or not isinstance(found.part, Drop))
+
+
+def fine_tunings() -> Iterator[Run]:
+    for task in MAKE:
+        for model in models(task):
+            found = partial(Run, "fine-tuning", task, model, images=ALL, weights=digest(task, model))
+            for method, reductions in FINE_TUNED.items():
+                yield from (found(method, reduction, usual(method)) for reduction in reductions)
 
 
 def timed_runs() -> Iterator[Run]:
@@ -192,6 +214,21 @@ def evaluate(run: Run) -> dict[str, Any]:
     return {**cost(run, model), **{name: figures[name] for name in FIGURES[run.task]}, "measured": figures["images"]}
 
 
+def fine_tune(run: Run) -> dict[str, Any]:
+    """One pass over scenes; on pruned models with the tokens removed in training too."""
+    prunes = None if run.reduction is None else {"method": run.method, "schedule": {"flops": 1 - run.reduction}}
+    recipe = Recipe(run.model, kind=MAKE[run.task].__name__, prune=prunes, **FINE_TUNING)
+    training = Selected(OPEN[run.task](DEBIAN_FOLDER, "train"), range(FINE_TUNING_SCENES))
+    with tempfile.TemporaryDirectory() as folder:
+        figures = train(recipe, training, first_pictures(run.task, run.images), folder)
+    return {
+        **cost(run, pruned(run)),
+        **{name: figures[name] for name in FIGURES[run.task]},
+        "trained": len(training),
+        "measured": figures["images"],
+    }
+
+
 def time_it(run: Run) -> dict[str, Any]:
     """How many times as fast as dense the whole model is, heads included, on a few scenes: the median of rounds in turns."""
     model, whole = pruned(run), dense(run.task, run.model)
@@ -205,6 +242,7 @@ def time_it(run: Run) -> dict[str, Any]:
 PARTS: dict[str, Part] = {
     "detection": (lambda: accuracy_runs("detection"), evaluate),
     "segmentation": (lambda: accuracy_runs("segmentation"), evaluate),
+    "fine-tuning": (fine_tunings, fine_tune),
     "time": (timed_runs, time_it),
 }
 
