@@ -5,7 +5,7 @@
 As benchmarks/study.py: finished runs are lines of docs/dense_results.jsonl and are not repeated; the page is written by
 `python -m benchmarks.dense_report`. The weights are those in the package (`pretrained="scenes"`); a run names its weights, so
 that other weights are measured anew. Most rows are of the first IMAGES scenes, those of CHECKED of all 1,000 too: about ten
-minutes for each backbone on one core, and five to ten for a fine-tuning. The part `time` wants a machine that does nothing
+minutes for each backbone on one core, and about five for a fine-tuning. The part `time` wants a machine that does nothing
 else.
 """
 
@@ -55,7 +55,7 @@ ALL = 1000
 CHECKED = ("hold", "top", "condensed")  # on all scenes, at the reductions of COMPARED
 # What is trained on, with how much of the backbone saved; "dense": what as much training gives the model with all its tokens.
 FINE_TUNED = {"hold": COMPARED, "dense": (None,), "top": COMPARED[:1], "condensed": COMPARED[:1]}
-FINE_TUNING_SCENES = 5_000  # of the 60,000 training scenes, the first: one pass
+FINE_TUNING_SCENES = 3_200  # of the 60,000 training scenes, the first: one pass
 FINE_TUNING: dict[str, Any] = {
     "pretrained": "scenes",
     "augmentation": "mirror",
