@@ -25,6 +25,10 @@ METHODS: dict[str, Method] = {
     "hold 0.1, calibrated": HOLD_0_1,
 }
 CALIBRATED = {"hold, calibrated": 256, "hold 0.1, calibrated": 256}  # training images
+FAMILY = {
+    name: NAMED[name] for name in ("hold", "hold_clips", "top", "condensed", "r_meeto", "tome")
+}  # on further models
+FAMILY_REDUCTIONS, CLIP_REDUCTIONS = (0.4, 0.3, 0.5), (0.4, 0.6)
 TRAINED = {"dyvm": NAMED["dyvm"]}  # knows nothing before its training
 RENAMED = {"evit_sorted": "condensed"}  # methods in older lines of the results
 STAGES = (2, 4, 6)

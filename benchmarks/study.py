@@ -1,11 +1,11 @@
 """The study behind docs/results.md: every method on the embedded models' test images, without training and after fine-tuning.
 
-    python -m benchmarks.study --part methods --part ablations --part sweep --part scenes --part fine-tuning --part full-pass \
-        --part speed
+    python -m benchmarks.study --part methods --part ablations --part sweep --part scenes --part families --part fine-tuning \
+        --part full-pass --part speed
 
 Each finished run is a line of docs/results.jsonl and is not repeated: a killed study goes on where it stopped. On two cores,
-one process for each model, the parts take about 60, 40, 20, 25, 60, 60 and 5 minutes. `python -m benchmarks.report` writes the
-page. Runs with `hold 0.1` in their name, or `first order`, hold as skimba 0.1 did.
+one process for each model, the parts take about 60, 40, 20, 25, 30, 60, 60 and 5 minutes. `python -m benchmarks.report` writes
+the page. Runs with `hold 0.1` in their name, or `first order`, hold as skimba 0.1 did.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from torch import Tensor
 from benchmarks.compared import (
     ABLATIONS,
     CALIBRATED,
+    CLIP_REDUCTIONS,
+    FAMILY,
+    FAMILY_REDUCTIONS,
     FINE_TUNED,
     FINE_TUNING,
     FINE_TUNING_IMAGES,
@@ -38,18 +41,18 @@ from benchmarks.compared import (
     Pruning,
 )
 from benchmarks.running import do_parts, read_lines
+from benchmarks.subjects import SUBJECTS, dense, images, test_batches
 from skimba.cost.flops import count_flops
-from skimba.data import DEBIAN_FOLDER, FashionScenes, LabelledImages, load_fashion_mnist
 from skimba.models import TokenModel
 from skimba.models.evaluation import predict
 from skimba.pruning import Flops, Method, Pruner, prune
 from skimba.pruning.calibration import measure
-from skimba.store import create_model
 from skimba.training import Recipe, train
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results.jsonl"
 MODELS = ("vim_micro", "plain_mamba_micro")
 SCENE_MODELS = ("vim_micro_patch4_56", "plain_mamba_micro_patch4_56")
+FURTHER = tuple(name for name in SUBJECTS if name not in MODELS + SCENE_MODELS)  # families, seeds, a harder set
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,15 @@ def scenes() -> Iterator[Run]:
             yield from (Run("scenes", model, method, reduction) for method in METHODS)
 
 
+def families() -> Iterator[Run]:
+    for model in FURTHER:
+        clips = SUBJECTS[model].data == "clips"
+        methods = [method for method in FAMILY if clips or method != "hold_clips"]
+        yield Run("families", model, "dense")
+        for reduction in CLIP_REDUCTIONS if clips else FAMILY_REDUCTIONS:
+            yield from (Run("families", model, method, reduction) for method in methods)
+
+
 def fine_tuning() -> Iterator[Run]:
     for seed in SEEDS:
         for model in MODELS:
@@ -111,17 +123,6 @@ def speed() -> Iterator[Run]:
             yield from (Run("speed", model, method, reduction) for method in METHODS)
 
 
-@cache
-def images(model: str, split: str) -> LabelledImages:
-    items = load_fashion_mnist(DEBIAN_FOLDER, split)
-    return FashionScenes(items, split).labelled() if model in SCENE_MODELS else items
-
-
-@cache
-def dense(model: str) -> TokenModel:
-    return create_model(model, pretrained=True).eval()
-
-
 def pruning(run: Run) -> Pruning:
     """Method and schedule of a run."""
     if run.part == "ablations":
@@ -136,7 +137,7 @@ def pruning(run: Run) -> Pruning:
 
 def method_of(run: Run) -> Method:
     """Its method, with a teacher or without."""
-    return {**METHODS, **TRAINED}[run.method.removesuffix(" + teacher")]
+    return {**METHODS, **FAMILY, **TRAINED}[run.method.removesuffix(" + teacher")]
 
 
 def pruned(run: Run) -> TokenModel:
@@ -153,7 +154,7 @@ def evaluate(run: Run) -> dict[str, Any]:
 
 def correct(model: TokenModel, name: str) -> Tensor:
     """``(b)`` for every test image whether its class has the largest logit."""
-    logits, labels = predict(model, images(name, "test").batches(100))
+    logits, labels = predict(model, test_batches(name))
     return logits.argmax(-1) == labels
 
 
@@ -196,6 +197,7 @@ PARTS: dict[str, tuple[Callable[[], Iterator[Run]], Callable[[Run], dict[str, An
     "ablations": (ablations, evaluate),
     "sweep": (sweep, evaluate),
     "scenes": (scenes, evaluate),
+    "families": (families, evaluate),
     "fine-tuning": (fine_tuning, fine_tune),
     "full-pass": (full_pass, fine_tune),
     "speed": (speed, time_it),

@@ -6,9 +6,20 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.compared import ABLATIONS, FINE_TUNED, KEPT, METHODS, REDUCTIONS, SWEPT
+from benchmarks.compared import (
+    ABLATIONS,
+    CLIP_REDUCTIONS,
+    FAMILY,
+    FAMILY_REDUCTIONS,
+    FINE_TUNED,
+    KEPT,
+    METHODS,
+    REDUCTIONS,
+    SWEPT,
+)
 from benchmarks.intervals import loss_interval
-from benchmarks.study import MODELS
+from benchmarks.study import FURTHER, MODELS, SCENE_MODELS
+from benchmarks.subjects import SUBJECTS
 
 Lines = list[dict[str, Any]]
 MISSING = ""
@@ -96,6 +107,34 @@ def loss(lines: Lines) -> str:
     lost, gained, images = (lines[0][name] for name in ("lost", "gained", "images"))
     low, high = loss_interval(lost, gained, images)
     return f"{100 * (lost - gained) / images:.1f} ({low:.1f} to {high:.1f})"
+
+
+def families(lines: Lines) -> str:
+    """Points lost by each further model, with their intervals, a row for each reduction."""
+    rows = []
+    for model in FURTHER:
+        own = select(lines, part="families", model=model)
+        for reduction in sorted({*FAMILY_REDUCTIONS, *CLIP_REDUCTIONS}):
+            found = [loss(select(own, method=method, reduction=reduction)) for method in FAMILY]
+            if any(found):
+                dense = percent(select(own, method="dense"))
+                rows.append([model, SUBJECTS[model].data, dense, f"-{reduction:.0%}", *found])
+    return table(["model", "data", "dense", "exact FLOPs", *FAMILY], rows)
+
+
+def everywhere(lines: Lines) -> str:
+    """Points that a method loses on every model of pictures, and their mean: of methods that all of them were pruned by."""
+    models = {**dict.fromkeys(MODELS, "methods"), **dict.fromkeys(SCENE_MODELS, "scenes")}
+    models |= {model: "families" for model in FURTHER if SUBJECTS[model].data != "clips"}
+    models = {model: part for model, part in models.items() if select(lines, part=part, model=model, method="dense")}
+    rows = []
+    for method in FAMILY:
+        for reduction in (0.3, 0.4):
+            drops = [mean_drop(lines, part, (model,), method, reduction) for model, part in models.items()]
+            if MISSING not in drops:
+                mean = statistics.mean(float(drop) for drop in drops)
+                rows.append([method, f"-{reduction:.0%}", *drops, f"**{mean:.1f}**"])
+    return table(["method", "exact FLOPs", *models, "mean"], rows)
 
 
 def sweep(lines: Lines) -> str:

@@ -4,9 +4,9 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from benchmarks import report, study, tables
+from benchmarks import report, study, subjects, tables
 from benchmarks.intervals import loss_interval
-from skimba.data import embedded_test_images
+from skimba.data import FashionScenes, embedded_test_images
 from skimba.pruning import prune
 
 
@@ -14,7 +14,8 @@ from skimba.pruning import prune
 def small(monkeypatch, tmp_path):
     """The study on forty images and one model, its results in a folder of the test's."""
     images = embedded_test_images()[:40]
-    monkeypatch.setattr(study, "images", lambda model, split: images)
+    for module in (study, subjects):
+        monkeypatch.setattr(module, "images", lambda name, split: images)
     monkeypatch.setattr(study, "RESULTS", tmp_path / "results.jsonl")
     monkeypatch.setattr(study, "METHODS", {name: study.METHODS[name] for name in ("condensed", "hold")})
     monkeypatch.setattr(study, "ABLATIONS", {name: study.ABLATIONS[name] for name in ("clip, none", "clip, hold")})
@@ -91,3 +92,22 @@ def test_runs_count_the_images_whose_answer_changes(small):
 def test_readme_shows_what_is_stored():
     lines = [line for line in study.read_results() if "out_of_reach" not in line]
     assert tables.readme(lines) in report.README.read_text()
+
+
+def test_subjects_are_models_with_weights_for_their_data():
+    for name, subject in subjects.SUBJECTS.items():
+        classes = subjects.dense(name).num_classes
+        assert classes == {"clips": 40, "20 classes": 20}.get(subject.data, 10)
+    assert len({subjects.SUBJECTS[name].model for name in study.FURTHER}) < len(study.FURTHER)  # some are trained again
+
+
+def test_twenty_classes_tell_items_on_things_from_items_on_textures(monkeypatch):
+    items = embedded_test_images()[:60]
+    monkeypatch.setattr(subjects, "items", lambda split: items)
+    found = subjects.scenes_and_grounds("test")
+    assert found.labels.tolist() == [
+        2 * int(item) + (ground in subjects.TEXTURES)
+        for item, ground in zip(items.labels, map(FashionScenes(items, "test").ground, range(60)), strict=True)
+    ]
+    assert found.classes[2 * int(items.labels[0])].startswith(items.classes[int(items.labels[0])])
+    assert 10 < len(set(found.labels.tolist())) <= 20

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from skimba.data import FashionScenes, LabelledImages, embedded_test_images
+from skimba.data import FashionScenes, LabelledImages, embedded_test_images, scenes
 from skimba.data.scenes import MOST_OVERLAP
 
 items = embedded_test_images()
@@ -95,3 +96,14 @@ def test_bad_settings_are_refused(arguments, says):
 def test_scenes_end():
     with pytest.raises(IndexError, match="scene 2 of 2"):
         FashionScenes(items[:2], "test")[2]
+
+
+def test_ground_names_the_photograph_that_is_shown(monkeypatch):
+    flat = tuple(Image.new("RGB", (400, 400), (10 * number,) * 3) for number in range(len(scenes.PHOTOGRAPHS)))
+    monkeypatch.setattr(scenes, "photographs", lambda: flat)
+    shown = FashionScenes(items, "test")
+    grounds = [shown.ground(index) for index in range(30)]
+    assert [scenes.PHOTOGRAPHS.index(name) * 10 for name in grounds] == [
+        int(shown[i].pixels[0, 0, 0]) for i in range(30)
+    ]
+    assert len(set(grounds)) > 5

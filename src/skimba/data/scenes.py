@@ -138,8 +138,12 @@ class FashionScenes(Dataset[Scene]):
         pixels = torch.stack([self[index].pixels for index in range(len(self))])
         return LabelledImages(pixels, self.items.labels, self.items.classes, MEAN, STD)
 
+    def ground(self, index: int) -> str:
+        """The photograph behind a scene: one of PHOTOGRAPHS."""
+        return PHOTOGRAPHS[_photograph(np.random.default_rng((self.seed, index)))]
+
     def _background(self, draw: np.random.Generator) -> Pixels:
-        photograph = photographs()[draw.integers(len(PHOTOGRAPHS))]
+        photograph = photographs()[_photograph(draw)]
         left, right = (int(share * photograph.width) for share in PART[self.split])
         side = min(int(self.size * draw.uniform(*ZOOM)), right - left, photograph.height)
         x, y = int(draw.integers(left, right - side + 1)), int(draw.integers(photograph.height - side + 1))
@@ -174,6 +178,11 @@ def _overlap(box: Box, other: Box) -> float:
     height = min(box[3], other[3]) - max(box[1], other[1])
     smaller = min((b[2] - b[0]) * (b[3] - b[1]) for b in (box, other))
     return max(width, 0) * max(height, 0) / smaller
+
+
+def _photograph(draw: np.random.Generator) -> int:
+    """The first thing that is drawn for a scene."""
+    return int(draw.integers(len(PHOTOGRAPHS)))
 
 
 def _around(mask: Mask) -> Box:

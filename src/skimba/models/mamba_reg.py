@@ -12,7 +12,15 @@ from skimba.layers.mamba import VimMixer
 from skimba.layers.patch_embed import PatchEmbed, fit_positions, no_extras, put_in
 from skimba.models.base import PatchModel
 from skimba.models.timm_model import PartNames, classifier
-from skimba.models.variants import IMAGENET, HubFile, Variant, check_images, linear_drop_path
+from skimba.models.variants import (
+    IMAGENET,
+    MICRO_SCENES,
+    SCENES,
+    HubFile,
+    Variant,
+    check_images,
+    linear_drop_path,
+)
 from skimba.models.vim import NORM_EPS, VimBlock, init_weights
 from skimba.tokens import NONE, Layout, Tokens, take
 
@@ -137,5 +145,12 @@ VARIANTS = {
         _hub("mambar_large_patch16_224.pth"),
         "341 M parameters, 16 registers, 83.6 % ImageNet top-1 (repository).",
         _WHOLE,
+    ),
+    "mambar_micro_patch4_56": Variant(
+        MambaReg,
+        {**MICRO_SCENES, "registers": 4},
+        "mambar_micro_patch4_56.safetensors",
+        "196 tokens of a fashion scene (56 px, patch 4, three channels) and 4 registers; weights come with the package.",
+        SCENES,
     ),
 }
