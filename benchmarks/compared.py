@@ -19,15 +19,19 @@ METHODS: dict[str, Method] = {
     "top + hold": replace(NAMED["top"], align=HOLD),
     "r_meeto + hold": replace(NAMED["r_meeto"], align=HOLD),
     "hold, calibrated": NAMED["hold"],
+    **{f"{name}, refitted": NAMED[name] for name in ("hold", "top", "condensed")},
     "hold 0.1": HOLD_0_1,
     "top + hold 0.1": replace(NAMED["top"], align=HOLD_FIRST_ORDER),
     "r_meeto + hold 0.1": replace(NAMED["r_meeto"], align=HOLD_FIRST_ORDER),
     "hold 0.1, calibrated": HOLD_0_1,
 }
 CALIBRATED = {"hold, calibrated": 256, "hold 0.1, calibrated": 256}  # training images
+REFITTED = ", refitted"  # with a classifier fitted to so many unlabelled training images
+REFITTING_IMAGES = 4_000
 FAMILY = {
     name: NAMED[name] for name in ("hold", "hold_clips", "top", "condensed", "r_meeto", "tome")
 }  # on further models
+FAMILY["hold, refitted"] = NAMED["hold"]
 FAMILY_REDUCTIONS, CLIP_REDUCTIONS = (0.4, 0.3, 0.5), (0.4, 0.6)
 TRAINED = {"dyvm": NAMED["dyvm"]}  # knows nothing before its training
 RENAMED = {"evit_sorted": "condensed"}  # methods in older lines of the results

@@ -33,6 +33,8 @@ from benchmarks.compared import (
     KEPT,
     METHODS,
     REDUCTIONS,
+    REFITTED,
+    REFITTING_IMAGES,
     RENAMED,
     SEEDS,
     STAGES,
@@ -41,11 +43,11 @@ from benchmarks.compared import (
     Pruning,
 )
 from benchmarks.running import do_parts, read_lines
-from benchmarks.subjects import SUBJECTS, dense, images, test_batches
+from benchmarks.subjects import SUBJECTS, dense, images, test_batches, train_batches
 from skimba.cost.flops import count_flops
 from skimba.models import TokenModel
 from skimba.models.evaluation import predict
-from skimba.pruning import Flops, Method, Pruner, prune
+from skimba.pruning import Flops, Method, Pruner, prune, refit_classifier
 from skimba.pruning.calibration import measure
 from skimba.training import Recipe, train
 
@@ -141,7 +143,10 @@ def method_of(run: Run) -> Method:
 
 
 def pruned(run: Run) -> TokenModel:
-    return dense(run.model) if run.method == "dense" else prune(dense(run.model), *pruning(run))
+    if run.method == "dense":
+        return dense(run.model)
+    model = prune(dense(run.model), *pruning(run))
+    return refit_classifier(model, train_batches(run.model, REFITTING_IMAGES)) if REFITTED in run.method else model
 
 
 def evaluate(run: Run) -> dict[str, Any]:

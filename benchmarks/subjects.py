@@ -88,8 +88,8 @@ SUBJECTS = {
     "plain_mamba_micro_patch4_56": Subject("plain_mamba_micro_patch4_56", "scenes"),
     "mambar_micro_patch4_56": Subject("mambar_micro_patch4_56", "scenes"),
     "videomamba_micro": Subject("videomamba_micro", "clips"),
-    "vim_micro, seed 1": _again("vim_micro", "items", epochs=3),
-    "plain_mamba_micro, seed 1": _again("plain_mamba_micro", "items", epochs=3),
+    "vim_micro, seed 1": _again("vim_micro", "items", epochs=2),
+    "plain_mamba_micro, seed 1": _again("plain_mamba_micro", "items", epochs=2),
     "vim_micro_patch4_56, 20 classes": _again("vim_micro_patch4_56", "20 classes", **_GROUNDS),
     "plain_mamba_micro_patch4_56, 20 classes": _again("plain_mamba_micro_patch4_56", "20 classes", **_GROUNDS),
 }
@@ -116,12 +116,21 @@ def dense(name: str) -> TokenModel:
 
 def test_batches(name: str) -> Iterable[tuple[Tensor, Tensor]]:
     """The test pictures or clips as the model takes them, and their classes, in batches."""
-    return _clips(name) if SUBJECTS[name].data == "clips" else images(name, "test").batches(BATCH)
+    return _clips(name, "test", CLIPS) if SUBJECTS[name].data == "clips" else images(name, "test").batches(BATCH)
+
+
+def train_batches(name: str, count: int) -> Iterable[Tensor]:
+    """So many training pictures, drawn once for all methods, or clips, the first, in batches; without their classes."""
+    if SUBJECTS[name].data == "clips":
+        return (clips for clips, _ in _clips(name, "train", count))
+    known = images(name, "train")
+    drawn = known[torch.randperm(len(known), generator=torch.Generator().manual_seed(0))[:count]]
+    return (pictures for pictures, _ in drawn.batches(BATCH))
 
 
 @cache
-def _clips(name: str) -> list[tuple[Tensor, Tensor]]:
-    shown = SelectedClips(MovingItems(items("test"), "test"), range(CLIPS))
+def _clips(name: str, split: str, count: int) -> list[tuple[Tensor, Tensor]]:
+    shown = SelectedClips(MovingItems(items(split), split), range(count))
     reader = task_of(dense(name)).reader(dense(name))
     return [(batch.images, batch.targets) for batch in load_batches(shown, reader, in_order(len(shown), BATCH), 0)]
 

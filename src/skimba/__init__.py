@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         Remove,
         Speedup,
         prune,
+        refit_classifier,
         unprune,
     )
     from skimba.quantization import quantize
@@ -69,6 +70,7 @@ __all__ = [
     "mask_rcnn",
     "prune",
     "quantize",
+    "refit_classifier",
     "save_model",
     "selective_scan",
     "unprune",
@@ -104,6 +106,7 @@ _HOME = {
     "mask_rcnn": "dense",
     "prune": "pruning",
     "quantize": "quantization",
+    "refit_classifier": "pruning",
     "save_model": "store",
     "selective_scan": "ops",
     "unprune": "pruning",
