@@ -15,6 +15,17 @@ PUBLISHED = {
     "plain_mamba_l3": 14.4,
 }
 EXACT = {"vim_tiny_patch16_224": 1.82, "vim_small_patch16_224": 5.91, "vim_base_patch16_224": 20.89}
+# As the papers of VideoMamba and Mamba-Reg count (repository OpenGVLab/VideoMamba, image_sm/MODEL_ZOO.md; arXiv 2405.14858).
+PROJECTIONS = {
+    "videomamba_tiny_patch16_224": 1.1,
+    "videomamba_small_patch16_224": 4.3,
+    "videomamba_small_patch16_576": 28.0,
+    "videomamba_middle_patch16_224": 12.7,
+    "videomamba_middle_patch16_576": 83.1,
+    "mambar_small_patch16_224": 4.5,
+    "mambar_base_patch16_224": 17.8,
+    "mambar_large_patch16_224": 64.2,
+}
 
 
 def named(name):
@@ -34,6 +45,18 @@ def test_published_convention_gives_the_papers_figures(name, giga):
 @pytest.mark.parametrize(("name", "giga"), EXACT.items())
 def test_exact_convention_counts_both_directions(name, giga):
     assert close(skimba.count_flops(named(name), convention="exact"), giga)
+
+
+@pytest.mark.parametrize(("name", "giga"), PROJECTIONS.items())
+def test_videomambas_and_mamba_regs_papers_count_patches_and_projections_alone(name, giga):
+    with torch.device("meta"):
+        model = skimba.create_model(name)
+    patches = model.grid[0] * model.grid[1]
+    projections = [block.mixer.get_submodule(part) for block in model.layers for part in ("in_proj", "out_proj")]
+    found = sum(one.weight.numel() for one in projections) * (patches + model.class_token_count)
+    found += model.patch_embed.proj.weight.numel() * patches
+    assert found / 1e9 == pytest.approx(giga, abs=0.1)  # the papers round up, too
+    assert found < count_flops(model).total
 
 
 def test_pruned_models_give_the_papers_figures():
