@@ -49,14 +49,13 @@ def test_exact_convention_counts_both_directions(name, giga):
 
 @pytest.mark.parametrize(("name", "giga"), PROJECTIONS.items())
 def test_videomambas_and_mamba_regs_papers_count_patches_and_projections_alone(name, giga):
-    with torch.device("meta"):
-        model = skimba.create_model(name)
+    model = named(name)
     patches = model.grid[0] * model.grid[1]
     projections = [block.mixer.get_submodule(part) for block in model.layers for part in ("in_proj", "out_proj")]
     found = sum(one.weight.numel() for one in projections) * (patches + model.class_token_count)
     found += model.patch_embed.proj.weight.numel() * patches
     assert found / 1e9 == pytest.approx(giga, abs=0.1)  # the papers round up, too
-    assert found < count_flops(model).total
+    assert found < skimba.count_flops(model).total
 
 
 def test_pruned_models_give_the_papers_figures():
