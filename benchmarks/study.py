@@ -47,7 +47,7 @@ from benchmarks.subjects import SUBJECTS, dense, images, test_batches, train_bat
 from skimba.cost.flops import count_flops
 from skimba.models import TokenModel
 from skimba.models.evaluation import predict
-from skimba.pruning import Flops, Method, Pruner, prune, refit_classifier
+from skimba.pruning import Flops, Method, Pruner, prune, refit
 from skimba.pruning.calibration import measure
 from skimba.training import Recipe, train
 
@@ -146,7 +146,7 @@ def pruned(run: Run) -> TokenModel:
     if run.method == "dense":
         return dense(run.model)
     model = prune(dense(run.model), *pruning(run))
-    return refit_classifier(model, train_batches(run.model, REFITTING_IMAGES)) if REFITTED in run.method else model
+    return refit(model, train_batches(run.model, REFITTING_IMAGES)) if REFITTED in run.method else model
 
 
 def evaluate(run: Run) -> dict[str, Any]:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         Remove,
         Speedup,
         prune,
-        refit_classifier,
+        refit,
         unprune,
     )
     from skimba.quantization import quantize
@@ -70,7 +70,7 @@ __all__ = [
     "mask_rcnn",
     "prune",
     "quantize",
-    "refit_classifier",
+    "refit",
     "save_model",
     "selective_scan",
     "unprune",
@@ -106,7 +106,7 @@ _HOME = {
     "mask_rcnn": "dense",
     "prune": "pruning",
     "quantize": "quantization",
-    "refit_classifier": "pruning",
+    "refit": "pruning",
     "save_model": "store",
     "selective_scan": "ops",
     "unprune": "pruning",

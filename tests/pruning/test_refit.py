@@ -3,7 +3,7 @@ import torch
 
 import skimba
 from skimba.data import embedded_test_images
-from skimba.pruning.refit import _ridge
+from skimba.pruning.refit import _Sums
 
 images = embedded_test_images().normalised()
 
@@ -17,22 +17,55 @@ def far(model, dense, shown):
 def test_logits_come_nearer_to_the_dense_models_on_other_pictures(name):
     dense = skimba.create_model(name, pretrained=True).eval()
     pruned = skimba.prune(dense, "hold", {2: 0.5, 4: 0.5})
-    before = {key: value.clone() for key, value in dense.state_dict().items()}
-    fitted = skimba.refit_classifier(pruned, images[:200].split(100))
+    fitted = skimba.refit(pruned, images[:200].split(100))
     shown = images[200:300]
-    assert far(fitted, dense, shown) < 0.8 * far(pruned, dense, shown)
-    assert all(torch.equal(value, before[key]) for key, value in dense.state_dict().items()), "dense stays"
-    assert far(skimba.prune(dense, "hold", {2: 0.5, 4: 0.5}), dense, shown) == far(pruned, dense, shown), "pruned stays"
-    shared = {
-        key for key, value in pruned.state_dict().items() if value.data_ptr() == fitted.state_dict()[key].data_ptr()
-    }
-    assert len(pruned.state_dict()) - len(shared) == 2, "all but the layer's weight and bias is shared"
+    assert far(fitted, dense, shown) < 0.9 * far(pruned, dense, shown)
     assert not fitted.training
+    own = fitted.state_dict()
+    assert set(own) - set(dense.state_dict()) == {"corrections.0.weight", "corrections.0.bias"}
+    assert all(own[key].data_ptr() == value.data_ptr() for key, value in dense.state_dict().items()), (
+        "weights are shared"
+    )
+    assert pruned.corrections is None
+    width = fitted.head_hidden_size
+    whole, before = (skimba.count_flops(model, convention="exact").total for model in (fitted, pruned))
+    assert whole == before + width * width
 
 
-def test_saved_with_its_weights(tmp_path):
+def test_another_pruning_and_none_leave_corrections_out():
     dense = skimba.create_model("vim_micro", pretrained=True).eval()
-    fitted = skimba.refit_classifier(skimba.prune(dense, "hold", {2: 0.5}), [images[:60]])
+    fitted = skimba.refit(skimba.prune(dense, "hold", {2: 0.5}), [images[:60]])
+    assert skimba.prune(fitted, "top", {2: 0.7}).corrections is None
+    with torch.no_grad():
+        assert torch.equal(skimba.unprune(fitted)(images[:2]), dense(images[:2]))
+    again = skimba.refit(fitted, [images[:60]])
+    assert torch.equal(again.corrections[0].weight, fitted.corrections[0].weight), "not fitted to what is corrected"
+
+
+@pytest.mark.parametrize("make", [skimba.upernet, skimba.mask_rcnn])
+def test_maps_come_nearer_to_the_dense_models(make, tmp_path):
+    dense = make("vim_micro", pretrained="scenes").eval()
+    pruned = skimba.prune(dense, "hold", {1: 0.5, 4: 0.5})
+    draw = torch.Generator().manual_seed(0)
+    scenes = torch.nn.functional.interpolate(torch.randn(70, 3, 8, 8, generator=draw), (64, 64), mode="bilinear")
+    fitted = skimba.refit(pruned, scenes[:60].split(20))
+    with torch.no_grad():
+        wanted, found, uncorrected = (m.backbone.maps(scenes[60:]) for m in (dense, fitted, pruned))
+    for want, got, was in zip(wanted, found, uncorrected, strict=True):
+        assert (got - want).square().mean() < 0.95 * (was - want).square().mean()
+    assert skimba.unprune(fitted).backbone.corrections is None
+    skimba.save_model(fitted, tmp_path / "fitted.safetensors")
+    again = skimba.load_model(tmp_path / "fitted.safetensors").eval()
+    with torch.no_grad():
+        assert all(torch.equal(a, b) for a, b in zip(again.backbone.maps(scenes[60:]), found, strict=True))
+    parts = [skimba.count_flops(model, 64, "exact").by_part for model in (fitted, pruned)]
+    cells = sum(one[0, 0].numel() for one in wanted)
+    assert parts[0]["backbone"] - parts[1]["backbone"] == cells * wanted[0].shape[1] ** 2
+
+
+def test_saved_with_its_corrections(tmp_path):
+    dense = skimba.create_model("vim_micro", pretrained=True).eval()
+    fitted = skimba.refit(skimba.prune(dense, "hold", {2: 0.5}), [images[:60]])
     skimba.save_model(fitted, tmp_path / "fitted.safetensors")
     again = skimba.load_model(tmp_path / "fitted.safetensors").eval()
     with torch.no_grad():
@@ -42,33 +75,41 @@ def test_saved_with_its_weights(tmp_path):
 
 def test_nothing_is_added_where_nothing_is_lacking():
     dense = skimba.create_model("vim_micro", pretrained=True).eval()
-    kept = skimba.prune(dense, "condensed", {2: 1.0})
-    fitted = skimba.refit_classifier(kept, [images[:60]])
-    torch.testing.assert_close(fitted.get_classifier().weight, dense.get_classifier().weight, atol=1e-4, rtol=0)
+    (correction,) = skimba.refit(skimba.prune(dense, "condensed", {2: 1.0}), [images[:60]]).corrections
+    assert correction.weight.abs().max() < 1e-4
+    assert correction.bias.abs().max() < 1e-4
 
 
-def test_the_regression_finds_a_linear_difference_and_ignores_noise():
+def sums_of(features, lacking):
+    found = _Sums.none(features.shape[1], features.device)
+    found.add(features, features + lacking)
+    return found
+
+
+def test_the_regression_is_the_best_linear_function():
     draw = torch.Generator().manual_seed(0)
-    features = torch.randn(4000, 12, generator=draw, dtype=torch.float64) + 3
-    weight = torch.randn(12, 5, generator=draw, dtype=torch.float64)
-    found, bias = _ridge(features, features @ weight + 2)
-    torch.testing.assert_close(found, weight, atol=1e-3, rtol=0)
-    torch.testing.assert_close(bias, torch.full((5,), 2.0, dtype=torch.float64), atol=1e-2, rtol=0)
-    noise, level = _ridge(features[:60], torch.randn(60, 5, generator=draw, dtype=torch.float64))
-    assert noise.abs().max() < 0.1
-    assert level.abs().max() < 1
+    features = torch.randn(400, 6, generator=draw, dtype=torch.float64) + 3
+    lacking = features @ torch.randn(6, 6, generator=draw, dtype=torch.float64) + torch.randn(
+        400, 6, generator=draw, dtype=torch.float64
+    )
+    sums = sums_of(features[:100], lacking[:100]).plus(sums_of(features[100:], lacking[100:]))
+    weight, bias = sums.solve(1e-12)
+    rows = torch.cat((features, torch.ones(400, 1, dtype=torch.float64)), 1)
+    expected = torch.linalg.lstsq(rows, lacking).solution
+    torch.testing.assert_close(torch.cat((weight, bias[None])), expected, atol=1e-6, rtol=1e-6)
+    left = (features @ weight + bias - lacking).square().sum().item()
+    assert sums.error(weight, bias) == pytest.approx(left, rel=1e-6)
+    shrunk, level = sums.solve(1e6)
+    assert shrunk.abs().max() < 1e-4
+    torch.testing.assert_close(level, lacking.mean(0), atol=1e-3, rtol=0)
 
 
 def test_what_cannot_be_fitted_is_told():
     dense = skimba.create_model("vim_micro", depth=2)
     pruned = skimba.prune(dense, "hold", {1: 0.5})
     with pytest.raises(ValueError, match="needs a pruned model, got a dense one"):
-        skimba.refit_classifier(dense, [images[:60]])
+        skimba.refit(dense, [images[:60]])
     with pytest.raises(ValueError, match="needs 50 images or more, got 10"):
-        skimba.refit_classifier(pruned, images[:10].split(5))
-    with pytest.raises(ValueError, match="needs a linear classifier, got Identity"):
-        skimba.refit_classifier(
-            skimba.prune(skimba.create_model("vim_micro", depth=2, num_classes=0), "hold", {1: 0.5}), []
-        )
-    with pytest.raises(TypeError, match="for classification, got Linear"):
-        skimba.refit_classifier(torch.nn.Linear(1, 1), [])
+        skimba.refit(pruned, images[:10].split(5))
+    with pytest.raises(TypeError, match="needs a skimba model, got Linear"):
+        skimba.refit(torch.nn.Linear(1, 1), [])

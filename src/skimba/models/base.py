@@ -59,6 +59,8 @@ class TokenModel(TimmModel):
     ) -> None:
         super().__init__(img_size, in_chans, embed_dim, num_classes, global_pool, drop_rate)
         self.reducer: Reducer | None = None
+        # of a pruning, to what heads read, as skimba.refit makes them: a ModuleList
+        self.corrections: Any = None
         self.paper_schedule: Mapping[int, float] | None = None
 
     @property
@@ -92,8 +94,20 @@ class TokenModel(TimmModel):
         """Logits ``(b num_classes)`` of the tokens after the last block, or what the head reads ``(b d)``."""
         if isinstance(x, Groups):
             return x.join(partial(self.forward_head, pre_logits=pre_logits))
-        read = self.head_drop(self.read(x))
+        read = self.read(x)
+        if self.corrections is not None:
+            read = self.corrections[0](read)
+        read = self.head_drop(read)
         return read if pre_logits else self.get_classifier()(read)
+
+    @property
+    def feature_widths(self) -> tuple[int, ...]:
+        """Channels of each of :meth:`read_features`."""
+        return (self.head_hidden_size,)
+
+    def read_features(self, x: Tensor) -> list[Tensor]:
+        """``(b c height width)`` -> what heads read, one or more ``(b ... d)``, as pruning leaves it."""
+        return [self.forward_head(self.forward_features(x), pre_logits=True)]
 
     def forward(self, x: Tensor) -> Tensor:
         """``(b c height width)`` -> logits ``(b num_classes)``."""

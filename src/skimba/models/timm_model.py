@@ -96,10 +96,6 @@ class TimmModel(SharedWeights):
         """The head's last layer; ``nn.Identity`` if there are no classes."""
         return self.get_submodule(self.parts.head)
 
-    def set_classifier(self, layer: nn.Module) -> None:
-        """Another last layer, as wide as the one that it replaces."""
-        self._set_part(self.parts.head, layer)
-
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A fresh head; 0 classes: none."""
         if global_pool is not None:
@@ -108,7 +104,7 @@ class TimmModel(SharedWeights):
         head = classifier(self.head_hidden_size, num_classes).to(weight.device, weight.dtype).train(self.training)
         for parameter in head.parameters():
             nn.init.trunc_normal_(parameter, std=0.02) if parameter.dim() == 2 else nn.init.zeros_(parameter)
-        self.set_classifier(head)
+        self._set_part(self.parts.head, head)
         self.num_classes = num_classes
 
     def prune_intermediate_layers(
@@ -143,7 +139,7 @@ class TimmModel(SharedWeights):
         )
         blocks = rf"^{layers}\.(\d+)"
         return {
-            "stem": rf"^(?!{layers}\.|{norm}\.|{head}\.|scorer\.)",
+            "stem": rf"^(?!{layers}\.|{norm}\.|{head}\.|scorer\.|corrections\.)",
             "blocks": blocks if coarse else [(blocks, None), (rf"^{norm}\.", (99999,))],
         }
 

@@ -9,7 +9,7 @@ from skimba.pruning.pairs import WALK, Pairs
 from skimba.pruning.partners import PARTNERS
 from skimba.pruning.pruner import Pruner
 from skimba.pruning.reduction import Reduction, Stage
-from skimba.pruning.refit import refit_classifier
+from skimba.pruning.refit import refit
 from skimba.pruning.schedule import (
     COUNTS,
     STAGES,
@@ -59,7 +59,7 @@ __all__ = [
     "prune",
     "read_settings",
     "read_target",
-    "refit_classifier",
+    "refit",
     "stage_count",
     "unprune",
 ]

@@ -26,7 +26,8 @@ WANTED = ("figures", "input", "model", "prune", "sizes")
 INPUT = ("mean", "std", "crop_pct")  # of pretrained_cfg
 SIZES = ("img_size", "in_chans", "num_classes", "global_pool")  # that a model can change after it was made
 REPEATED = ("depth", "stem_convs")  # sizes that say how often a module is built
-SCORER = ("scorer.", "backbone.scorer.")  # a pruning's own weights, which the dense model has not
+CORRECTIONS = ("corrections.", "backbone.corrections.")
+OF_PRUNING = ("scorer.", "backbone.scorer.", *CORRECTIONS)  # a pruning's own weights, which the dense model has not
 CLASSIFIER = "classifier"  # the kind of a file that names none
 LARGEST_FILE = 1 << 22  # bytes: class names and figures need less
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
@@ -111,7 +112,7 @@ class Description:
         if self.classes and len(self.classes) != model.num_classes:
             raise ValueError(f"there are {len(self.classes)} names of classes, and the model has {model.num_classes}")
         own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-        found = {name: shape for name, shape in shapes.items() if not name.startswith(SCORER)}
+        found = {name: shape for name, shape in shapes.items() if not name.startswith(OF_PRUNING)}
         if odd := sorted(name for name in own.keys() | found.keys() if own.get(name) != found.get(name)):
             first = odd[0]
             raise ValueError(

@@ -19,9 +19,10 @@ from skimba.models.checkpoint import read_shapes
 from skimba.models.origin import ARCHITECTURE
 from skimba.models.variants import HubFile, fetch
 from skimba.pruning import Pruner, prune, read_settings
+from skimba.pruning.verbs import with_corrections
 from skimba.runtime.files import write_atomically, write_text_atomically
 from skimba.runtime.messages import listed, plain
-from skimba.store.description import describe, read_description
+from skimba.store.description import CORRECTIONS, describe, read_description
 
 HUB = "hf-hub:"  # timm's prefix for a model in a hub repository
 
@@ -87,7 +88,8 @@ def load_model(path: str | Path) -> Any:
         _check_both(weights, beside)
     description = read_description(beside)
     try:
-        description.check_weights(read_shapes(weights))
+        shapes = read_shapes(weights)
+        description.check_weights(shapes)
     except (ValueError, TypeError) as error:
         raise type(error)(f"{beside}: {error}") from error
     model = description.build()
@@ -96,6 +98,7 @@ def load_model(path: str | Path) -> Any:
             model = prune(model, **read_settings(description.prune))
         except Exception as error:  # what a method makes of arbitrary plain data is not bounded
             raise ValueError(f"{beside}: this is no pruning of the model: {plain(error, 400)}") from error
+    model = with_corrections(model, any(name.startswith(CORRECTIONS) for name in shapes))
     # after the pruning, which may have weights of its own
     load_dense(model, weights) if isinstance(model, DenseModel) else load_checkpoint(model, weights)
     return model
