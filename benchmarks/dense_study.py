@@ -68,7 +68,12 @@ FINE_TUNING: dict[str, Any] = {
     "dtype": "bf16",
 }
 # Our method with its stages chosen, its maps corrected, or both, on unlabelled training scenes, the first; of all scenes.
-PREPARED = {"hold, calibrated": (48, 0), "hold, refitted": (0, 400), "hold, calibrated and refitted": (48, 400)}
+CALIBRATED, REFITTED = 48, 400
+PREPARED = {
+    "hold, calibrated": (CALIBRATED, 0),
+    "hold, refitted": (0, REFITTED),
+    "hold, calibrated and refitted": (CALIBRATED, REFITTED),
+}
 TIMED = EVERYWHERE
 ROUNDS, TIMED_PICTURES = 15, 4
 MAKE: dict[str, Callable[..., DenseModel]] = {"detection": mask_rcnn, "segmentation": upernet}
