@@ -88,10 +88,6 @@ SUBJECTS = {
     "plain_mamba_micro_patch4_56": Subject("plain_mamba_micro_patch4_56", "scenes"),
     "mambar_micro_patch4_56": Subject("mambar_micro_patch4_56", "scenes"),
     "videomamba_micro": Subject("videomamba_micro", "clips"),
-    "vim_micro, seed 1": _again("vim_micro", "items", epochs=2),
-    "plain_mamba_micro, seed 1": _again("plain_mamba_micro", "items", epochs=2),
-    "vim_micro_patch4_56, 20 classes": _again("vim_micro_patch4_56", "20 classes", **_GROUNDS),
-    "plain_mamba_micro_patch4_56, 20 classes": _again("plain_mamba_micro_patch4_56", "20 classes", **_GROUNDS),
 }
 
 
