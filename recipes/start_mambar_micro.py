@@ -1,7 +1,7 @@
 """Weights to start ``mambar_micro_patch4_56`` from: those of ``vim_micro_patch4_56``, with registers for its class token.
 
-    python recipes/start_mambar_micro.py runs/start.safetensors
-    skimba train recipes/mambar_micro_patch4_56.toml --scenes checkpoint=runs/start.safetensors --out runs/mambar_micro
+python recipes/start_mambar_micro.py runs/start.safetensors
+skimba train recipes/mambar_micro_patch4_56.toml --scenes checkpoint=runs/start.safetensors --out runs/mambar_micro
 """
 
 import sys
