@@ -82,6 +82,7 @@ def changed(saved, key, value):
         ("sizes.drop_path_rate", float("nan")),
         ("sizes.global_pool", "map"),
         ("sizes.global_pool", ["token"]),
+        ("sizes.global_pool", "é" * 1000),
         ("input.crop_pct", 1e-9),
         ("input.crop_pct", float("nan")),
         ("input.crop_pct", "0.9"),

@@ -25,6 +25,7 @@ from skimba.runtime.messages import listed, plain
 from skimba.store.description import CORRECTIONS, describe, read_description
 
 HUB = "hf-hub:"  # timm's prefix for a model in a hub repository
+LONGEST = 500  # characters of a message that may repeat what a file says
 
 
 def save_model(model: TokenModel | DenseModel, path: str | Path, figures: Mapping[str, Any] | None = None) -> Path:
@@ -91,13 +92,13 @@ def load_model(path: str | Path) -> Any:
         shapes = read_shapes(weights)
         description.check_weights(shapes)
     except (ValueError, TypeError) as error:
-        raise type(error)(f"{beside}: {error}") from error
+        raise type(error)(f"{beside}: {plain(error, LONGEST)}") from error
     model = description.build()
     if description.prune is not None:
         try:
             model = prune(model, **read_settings(description.prune))
         except Exception as error:  # what a method makes of arbitrary plain data is not bounded
-            raise ValueError(f"{beside}: this is no pruning of the model: {plain(error, 400)}") from error
+            raise ValueError(f"{beside}: this is no pruning of the model: {plain(error, LONGEST)}") from error
     model = with_corrections(model, any(name.startswith(CORRECTIONS) for name in shapes))
     # after the pruning, which may have weights of its own
     load_dense(model, weights) if isinstance(model, DenseModel) else load_checkpoint(model, weights)
