@@ -91,6 +91,14 @@ def test_a_step_may_be_tiny_or_huge(run, time):
     assert relative_error(got, selective_scan(**inputs)) < 2e-6
 
 
+@pytest.mark.parametrize("numbers", [[1.0], [2.0], [1.0, 2.0], [0.0, 0.5, 3.0], [1.0, 2.0, 3.0, 7.0]])
+def test_tokens_may_be_held_any_number_of_times(run, numbers):
+    inputs = scan_case(("hold",))
+    inputs["hold"] = torch.tensor(numbers)[torch.arange(2 * 17) % len(numbers)].view(2, 17)
+    (got,) = run(functions.selective_scan(("hold",), False), inputs)
+    assert relative_error(got, selective_scan(**inputs)) < 2e-6
+
+
 def shown(positions, tokens=5, batch=2):
     source = torch.randint(-1, tokens, (batch, *positions), generator=torch.Generator().manual_seed(0)).int()
     return source.where(source != 3, -1)  # a token that no position shows
