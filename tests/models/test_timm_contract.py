@@ -228,7 +228,7 @@ def test_groups_of_unequal_counts_restore_each_by_itself(model, restore, size):
     images = torch.randn(5, 3, *size, generator=torch.Generator().manual_seed(5))
     images[0] = images[0].mean()  # one that needs few tokens
     by_image = replace(skimba.METHODS["hold"], reduction=skimba.Pairs(likeness="ward"), counts="mass")
-    pruned = skimba.prune(model, by_image, {1: 0.7, 2: 0.5})
+    pruned = skimba.prune(model, by_image, {1: 0.7, 2: 0.55})  # at the second stage they still differ on every family
     with torch.no_grad():
         together = pruned.forward_intermediates(images, intermediates_only=True, restore=restore)
         final, _ = pruned.forward_intermediates(images, 1, restore=restore)
