@@ -172,7 +172,7 @@ The share in the head is kept after each of the blocks 2, 4 and 6, so 0.2 leaves
 
 {by_method(lines, "scenes", SCENE_MODELS, (0.3, 0.4))}
 {losses(lines, "scenes", SCENE_MODELS, (0.3, 0.4), tuple(METHODS))}
-## More models, other seeds, a harder set, no training
+## More models, a harder set, no training
 
 Points lost against the dense model on the same test images (10,000; of the clips 2,000), in brackets the 95 % interval of a
 paired bootstrap. `benchmarks/subjects.py` says how each was trained; "20 classes" are scenes by the item and by whether the

@@ -1,8 +1,8 @@
 """What the study is of: models with the data that they know. Those in the package, and others trained for the study alone.
 
-    python -m benchmarks.subjects "vim_micro, seed 1"
+    python -m benchmarks.subjects "vim_micro_patch4_56, 20 classes"
 
-trains one of the latter, on one core in half an hour to an hour (resumable), and writes its file under benchmarks/weights.
+trains one of the latter, on one core in half an hour (resumable), and writes its file under benchmarks/weights.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -70,17 +69,6 @@ class Subject:
     recipe: Recipe | None = None
 
 
-def _again(model: str, data: str, **settings: Any) -> Subject:
-    return Subject(model, data, Recipe(model, **{"seed": 1, "dtype": "bf16", **settings}))
-
-
-_GROUNDS: dict[str, Any] = {
-    "pretrained": True,
-    "sizes": {"num_classes": 20},
-    "epochs": 1,
-    "learning_rate": 1e-3,
-    "seed": 0,
-}
 SUBJECTS = {
     "vim_micro": Subject("vim_micro", "items"),
     "plain_mamba_micro": Subject("plain_mamba_micro", "items"),
@@ -88,6 +76,18 @@ SUBJECTS = {
     "plain_mamba_micro_patch4_56": Subject("plain_mamba_micro_patch4_56", "scenes"),
     "mambar_micro_patch4_56": Subject("mambar_micro_patch4_56", "scenes"),
     "videomamba_micro": Subject("videomamba_micro", "clips"),
+    "vim_micro_patch4_56, 20 classes": Subject(
+        "vim_micro_patch4_56",
+        "20 classes",
+        Recipe(
+            "vim_micro_patch4_56",
+            pretrained=True,
+            sizes={"num_classes": 20},
+            epochs=1,
+            learning_rate=1e-3,
+            dtype="bf16",
+        ),
+    ),
 }
 
 
