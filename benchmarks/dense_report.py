@@ -13,13 +13,12 @@ from typing import Any
 
 from benchmarks.dense_study import (
     ALL,
-    CALIBRATED,
+    CALIBRATION_SCENES,
     FIGURES,
     FINE_TUNING_SCENES,
     IMAGES,
     MODELS,
     REDUCTIONS,
-    REFITTED,
     RESTORED,
     RESULTS,
     STORM,
@@ -124,8 +123,8 @@ of the first {IMAGES} scenes, so that the study takes minutes; those in the tabl
 exact. The targets are of the backbone, whose stem no pruning makes cheaper (48 % of PlainMamba micro's); a method that cannot
 reach one has no row. The rivals {" and ".join(f"`{name}`" for name in STORM)} reduce tokens inside every fourth block alone.
 Where nothing else is said, a removed position is restored as `auto` does: `last_plus_change` where the method leaves owners,
-`last` where it drops tokens. "Calibrated": stages chosen on {CALIBRATED} unlabelled training scenes; "refitted": `skimba.refit`
-on {REFITTED}, whose cost counts.
+`last` where it drops tokens. "Calibrated": stages chosen on
+{CALIBRATION_SCENES} unlabelled training scenes.
 
 {verdict(lines)}"""
     ]

@@ -33,8 +33,7 @@ from skimba.dense.model import with_inner_reducer
 from skimba.dense.variants import VARIANTS
 from skimba.models.variants import in_package
 from skimba.pruning import METHODS as NAMED
-from skimba.pruning import Drop, Flops, prune, refit
-from skimba.pruning.verbs import with_corrections
+from skimba.pruning import Drop, Flops, prune
 from skimba.tasks import task_of
 from skimba.tasks.resumable import digest_of_model
 from skimba.tasks.running import predict_all
@@ -67,13 +66,10 @@ FINE_TUNING: dict[str, Any] = {
     "learning_rate": 3e-4,
     "dtype": "bf16",
 }
-# Our method with its stages chosen, its maps corrected, or both, on unlabelled training scenes, the first; of all scenes.
-CALIBRATED, REFITTED = 48, 400
-PREPARED = {
-    "hold, calibrated": (CALIBRATED, 0),
-    "hold, refitted": (0, REFITTED),
-    "hold, calibrated and refitted": (CALIBRATED, REFITTED),
-}
+CALIBRATED = (
+    "hold, calibrated"  # our method with its stages chosen on unlabelled training scenes, the first; of all scenes
+)
+CALIBRATION_SCENES = 48
 TIMED = EVERYWHERE
 ROUNDS, TIMED_PICTURES = 15, 4
 MAKE: dict[str, Callable[..., DenseModel]] = {"detection": mask_rcnn, "segmentation": upernet}
@@ -118,7 +114,7 @@ def accuracy_runs(task: str) -> Iterator[Run]:
         for method in RESTORED:
             yield from (found(method, REDUCTIONS[0], way) for way in other_restores(method))
         for reduction in COMPARED:
-            yield from (found(method, reduction, usual(method), images=ALL) for method in (*CHECKED, *PREPARED))
+            yield from (found(method, reduction, usual(method), images=ALL) for method in (*CHECKED, CALIBRATED))
 
 
 def other_restores(method: str) -> list[str]:
@@ -195,9 +191,10 @@ def reduced(task: str, model: str, method: str, reduction: float | None) -> Dens
     if method in STORM:
         return with_inner_reducer(whole, STORM[method]).eval()
     assert reduction is not None
-    if method in PREPARED:
-        return prepared(task, model, method, reduction)
-    return prune(whole, METHODS[method], Flops(1 - reduction)).eval()
+    name, few = method, None
+    if method == CALIBRATED:
+        name, few = "hold", train_batch(task, model, CALIBRATION_SCENES)
+    return prune(whole, METHODS[name], Flops(1 - reduction, images=few)).eval()
 
 
 @cache
@@ -205,23 +202,6 @@ def train_batch(task: str, model: str, count: int) -> Tensor:
     """The first training scenes as a backbone takes them."""
     shown, fit = OPEN[task](DEBIAN_FOLDER, "train"), dense(task, model).pictures
     return torch.stack([fit.normalize(to_dtype(pil_to_tensor(shown.picture(i)), scale=True)) for i in range(count)])
-
-
-def prepared(task: str, model: str, method: str, reduction: float) -> DenseModel:
-    """Corrections count: as much more is pruned as they cost."""
-    stages, corrected = PREPARED[method]
-    few = train_batch(task, model, stages) if stages else None
-    whole = dense(task, model)
-    target = 1 - reduction
-    if corrected:
-        total, more = (backbone_flops(one) for one in (whole, with_corrections(whole, wanted=True)))
-        target -= (more - total) / total
-    found = prune(whole, "hold", Flops(target, images=few)).eval()
-    return refit(found, train_batch(task, model, corrected).split(20)) if corrected else found
-
-
-def backbone_flops(model: DenseModel) -> int:
-    return count_flops(model, convention="exact").by_part["backbone"]
 
 
 def cost(run: Run, model: DenseModel) -> dict[str, float]:

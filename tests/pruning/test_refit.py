@@ -22,48 +22,27 @@ def test_logits_come_nearer_to_the_dense_models_on_other_pictures(name):
     assert far(fitted, dense, shown) < 0.9 * far(pruned, dense, shown)
     assert not fitted.training
     own = fitted.state_dict()
-    assert set(own) - set(dense.state_dict()) == {"corrections.0.weight", "corrections.0.bias"}
+    assert set(own) - set(dense.state_dict()) == {"correction.weight", "correction.bias"}
     assert all(own[key].data_ptr() == value.data_ptr() for key, value in dense.state_dict().items()), (
         "weights are shared"
     )
-    assert pruned.corrections is None
+    assert pruned.correction is None
     width = fitted.head_hidden_size
     whole, before = (skimba.count_flops(model, convention="exact").total for model in (fitted, pruned))
     assert whole == before + width * width
 
 
-def test_another_pruning_and_none_leave_corrections_out():
+def test_another_pruning_and_none_leave_the_correction_out():
     dense = skimba.create_model("vim_micro", pretrained=True).eval()
     fitted = skimba.refit(skimba.prune(dense, "hold", {2: 0.5}), [images[:60]])
-    assert skimba.prune(fitted, "top", {2: 0.7}).corrections is None
+    assert skimba.prune(fitted, "top", {2: 0.7}).correction is None
     with torch.no_grad():
         assert torch.equal(skimba.unprune(fitted)(images[:2]), dense(images[:2]))
     again = skimba.refit(fitted, [images[:60]])
-    assert torch.equal(again.corrections[0].weight, fitted.corrections[0].weight), "not fitted to what is corrected"
+    assert torch.equal(again.correction.weight, fitted.correction.weight), "not fitted to what is corrected"
 
 
-@pytest.mark.parametrize("make", [skimba.upernet, skimba.mask_rcnn])
-def test_maps_come_nearer_to_the_dense_models(make, tmp_path):
-    dense = make("vim_micro", pretrained="scenes").eval()
-    pruned = skimba.prune(dense, "hold", {1: 0.5, 4: 0.5})
-    draw = torch.Generator().manual_seed(0)
-    scenes = torch.nn.functional.interpolate(torch.randn(70, 3, 8, 8, generator=draw), (64, 64), mode="bilinear")
-    fitted = skimba.refit(pruned, scenes[:60].split(20))
-    with torch.no_grad():
-        wanted, found, uncorrected = (m.backbone.maps(scenes[60:]) for m in (dense, fitted, pruned))
-    for want, got, was in zip(wanted, found, uncorrected, strict=True):
-        assert (got - want).square().mean() < 0.95 * (was - want).square().mean()
-    assert skimba.unprune(fitted).backbone.corrections is None
-    skimba.save_model(fitted, tmp_path / "fitted.safetensors")
-    again = skimba.load_model(tmp_path / "fitted.safetensors").eval()
-    with torch.no_grad():
-        assert all(torch.equal(a, b) for a, b in zip(again.backbone.maps(scenes[60:]), found, strict=True))
-    parts = [skimba.count_flops(model, 64, "exact").by_part for model in (fitted, pruned)]
-    cells = sum(one[0, 0].numel() for one in wanted)
-    assert parts[0]["backbone"] - parts[1]["backbone"] == cells * wanted[0].shape[1] ** 2
-
-
-def test_saved_with_its_corrections(tmp_path):
+def test_saved_with_its_correction(tmp_path):
     dense = skimba.create_model("vim_micro", pretrained=True).eval()
     fitted = skimba.refit(skimba.prune(dense, "hold", {2: 0.5}), [images[:60]])
     skimba.save_model(fitted, tmp_path / "fitted.safetensors")
@@ -75,7 +54,7 @@ def test_saved_with_its_corrections(tmp_path):
 
 def test_nothing_is_added_where_nothing_is_lacking():
     dense = skimba.create_model("vim_micro", pretrained=True).eval()
-    (correction,) = skimba.refit(skimba.prune(dense, "condensed", {2: 1.0}), [images[:60]]).corrections
+    correction = skimba.refit(skimba.prune(dense, "condensed", {2: 1.0}), [images[:60]]).correction
     assert correction.weight.abs().max() < 1e-4
     assert correction.bias.abs().max() < 1e-4
 
@@ -111,5 +90,5 @@ def test_what_cannot_be_fitted_is_told():
         skimba.refit(dense, [images[:60]])
     with pytest.raises(ValueError, match="needs 50 images or more, got 10"):
         skimba.refit(pruned, images[:10].split(5))
-    with pytest.raises(TypeError, match="needs a skimba model, got Linear"):
+    with pytest.raises(TypeError, match="for classification, got Linear"):
         skimba.refit(torch.nn.Linear(1, 1), [])

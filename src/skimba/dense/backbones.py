@@ -32,22 +32,6 @@ class DenseBackbone(TokenModel):
         """``(b c height width)`` -> maps ``(b d h w)``, the finest first."""
         raise NotImplementedError
 
-    def maps(self, x: Tensor) -> list[Tensor]:
-        """:meth:`forward_maps`, corrected where the model's pruning has corrections: what heads read."""
-        maps = self.forward_maps(x)
-        if self.corrections is None:
-            return maps
-        return [_cells_first(one(_cells_last(map_))) for one, map_ in zip(self.corrections, maps, strict=True)]
-
-    @property
-    def feature_widths(self) -> tuple[int, ...]:
-        """Channels of each of the maps."""
-        return self.channels
-
-    def read_features(self, x: Tensor) -> list[Tensor]:
-        """``(b c height width)`` -> maps ``(b h w d)``."""
-        return [_cells_last(one) for one in self.maps(x)]
-
     def read(self, tokens: Tokens) -> Tensor:
         """``(b d)``: the mean over the tokens."""
         return tokens.stream.mean(1)
@@ -59,11 +43,3 @@ class DenseBackbone(TokenModel):
     def start(self, images: Tensor) -> list[Part]:
         """All tokens of a batch, as one part."""
         return start_parts(self.embed(images), self.restore)
-
-
-def _cells_last(map_: Tensor) -> Tensor:
-    return map_.permute(0, 2, 3, 1)
-
-
-def _cells_first(cells: Tensor) -> Tensor:
-    return cells.permute(0, 3, 1, 2)

@@ -88,7 +88,7 @@ class MaskRCNN(DenseModel):
 
     def maps(self, images: Tensor) -> list[Tensor]:
         """A normalised batch ``(b c height width)`` -> five maps, the finest first."""
-        return self.neck(self.backbone.maps(images.to(self.rpn_head.rpn_conv.weight.dtype)))
+        return self.neck(self.backbone.forward_maps(images.to(self.rpn_head.rpn_conv.weight.dtype)))
 
     def losses(self, batch: ImageList, targets: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
         """The five losses of a batch as :class:`FitPictures` makes it."""

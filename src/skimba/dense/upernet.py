@@ -88,7 +88,7 @@ class UperNet(DenseModel):
 
     def maps(self, images: Tensor) -> list[Tensor]:
         """A normalised batch ``(b c height width)`` -> the backbone's maps."""
-        return self.backbone.maps(images.to(self.decode_head.conv_seg.weight.dtype))
+        return self.backbone.forward_maps(images.to(self.decode_head.conv_seg.weight.dtype))
 
     def losses(self, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
         """Cross-entropy of both heads; ignored pixels add nothing but are counted in the mean.

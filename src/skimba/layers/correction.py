@@ -1,8 +1,6 @@
-"""What a pruning adds to the features that heads read: a linear function of them."""
+"""What a pruning adds to the features that the head reads: a linear function of them."""
 
 from __future__ import annotations
-
-from collections.abc import Iterable
 
 from torch import Tensor, nn
 
@@ -12,8 +10,3 @@ class Correction(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + super().forward(x.to(self.weight.dtype))
-
-
-def make_corrections(widths: Iterable[int], like: Tensor) -> nn.ModuleList:
-    """One for features of each width, of the dtype and on the device of a tensor; the weights are not set."""
-    return nn.ModuleList(Correction(width, width, device=like.device, dtype=like.dtype) for width in widths)

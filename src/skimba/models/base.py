@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from skimba.layers.correction import Correction
 from skimba.layers.patch_embed import Extras, PatchEmbed, no_extras
 from skimba.models.features import FORMATS, Part, as_features, extra_tokens, start_parts
 from skimba.models.pooling import POOLING
@@ -59,8 +60,7 @@ class TokenModel(TimmModel):
     ) -> None:
         super().__init__(img_size, in_chans, embed_dim, num_classes, global_pool, drop_rate)
         self.reducer: Reducer | None = None
-        # of a pruning, to what heads read, as skimba.refit makes them: a ModuleList
-        self.corrections: Any = None
+        self.correction: Correction | None = None  # of a pruning, to what the head reads (skimba.refit)
         self.paper_schedule: Mapping[int, float] | None = None
 
     @property
@@ -95,19 +95,10 @@ class TokenModel(TimmModel):
         if isinstance(x, Groups):
             return x.join(partial(self.forward_head, pre_logits=pre_logits))
         read = self.read(x)
-        if self.corrections is not None:
-            read = self.corrections[0](read)
+        if self.correction is not None:
+            read = self.correction(read)
         read = self.head_drop(read)
         return read if pre_logits else self.get_classifier()(read)
-
-    @property
-    def feature_widths(self) -> tuple[int, ...]:
-        """Channels of each of :meth:`read_features`."""
-        return (self.head_hidden_size,)
-
-    def read_features(self, x: Tensor) -> list[Tensor]:
-        """``(b c height width)`` -> what heads read, one or more ``(b ... d)``, as pruning leaves it."""
-        return [self.forward_head(self.forward_features(x), pre_logits=True)]
 
     def forward(self, x: Tensor) -> Tensor:
         """``(b c height width)`` -> logits ``(b num_classes)``."""

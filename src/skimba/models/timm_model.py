@@ -139,7 +139,7 @@ class TimmModel(SharedWeights):
         )
         blocks = rf"^{layers}\.(\d+)"
         return {
-            "stem": rf"^(?!{layers}\.|{norm}\.|{head}\.|scorer\.|corrections\.)",
+            "stem": rf"^(?!{layers}\.|{norm}\.|{head}\.|scorer\.|correction\.)",
             "blocks": blocks if coarse else [(blocks, None), (rf"^{norm}\.", (99999,))],
         }
 

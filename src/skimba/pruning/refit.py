@@ -4,55 +4,52 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from skimba.dense.model import DenseModel, tokens_of
 from skimba.models import TokenModel
 from skimba.models.evaluation import evaluating
-from skimba.pruning.verbs import unprune, with_corrections
+from skimba.pruning.verbs import unprune, with_correction
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of the regression, in variances of a feature
 HELD_BACK = 5  # every fifth picture chooses the penalty
 LEAST_PICTURES = 50
-Model = TypeVar("Model", bound=TokenModel | DenseModel)
 
 
-def refit(pruned: Model, images: Iterable[Tensor]) -> Model:
-    """The pruned model with features like the dense model's: what its classifier reads, or each map that dense heads read.
+def refit(pruned: TokenModel, images: Iterable[Tensor]) -> TokenModel:
+    """The pruned model with features like the dense model's: with a correction of what its classifier reads.
 
     What pruning does to these features is in part the same linear function of them in every picture. A ridge regression from the
     pruned features to what they lack finds that part; its penalty is the one that does best on every fifth picture, held back
-    meanwhile. No labels and no gradients are needed. When the model runs, it costs a product of the features' width with itself,
-    once for an image or for each cell of a map. Ours.
+    meanwhile. No labels and no gradients are needed. When the model runs, it costs one product of the features' width with itself
+    for an image. Ours. (On the maps of detectors and segmenters the same won nothing once its cost was counted.)
 
     Args:
         pruned: a pruned model; the model given stays as it is, and all weights are shared.
         images: batches ``(b c height width)`` (of clips ``(b c t height width)``), normalised, of a size that the model takes,
-            for instance ``pictures.split(64)``: 50 in all at least. A few thousand are worth while for a classifier, which sees
-            one row of features in each; a few hundred for maps.
+            for instance ``pictures.split(64)``: 50 in all at least; a few thousand are worth while.
 
     Returns:
-        A model whose ``corrections`` are saved and exported with it. :func:`prune` and :func:`unprune` leave them out.
+        A model whose ``correction`` is saved and exported with it. :func:`prune` and :func:`unprune` leave it out.
 
     Raises:
-        TypeError: not a skimba model.
+        TypeError: not a skimba model for classification.
         ValueError: it is not pruned, or there are too few images.
     """
-    if not isinstance(pruned, TokenModel | DenseModel):
-        raise TypeError(f"refit needs a skimba model, got {type(pruned).__name__}")
-    if tokens_of(pruned).reducer is None:
+    if not isinstance(pruned, TokenModel):
+        raise TypeError(f"refit needs a skimba model for classification, got {type(pruned).__name__}")
+    if pruned.reducer is None:
         raise ValueError("refit needs a pruned model, got a dense one")
-    plain = with_corrections(pruned, wanted=False)
-    found = _collect(tokens_of(plain), tokens_of(unprune(plain)), images)
-    model = with_corrections(pruned, wanted=True)
+    plain = with_correction(pruned, wanted=False)
+    fits, chooses = _collect(plain, unprune(plain), images)
+    best = min(PENALTIES, key=lambda penalty: chooses.error(*fits.solve(penalty)))
+    weight, bias = fits.plus(chooses).solve(best)
+    model = with_correction(pruned, wanted=True)
+    assert model.correction is not None
     with torch.no_grad():
-        for correction, (fits, chooses) in zip(tokens_of(model).corrections, found, strict=True):
-            weight, bias = _fit(fits, chooses)
-            correction.weight.copy_(weight.T)
-            correction.bias.copy_(bias)
+        model.correction.weight.copy_(weight.T)
+        model.correction.bias.copy_(bias)
     return model
 
 
@@ -102,25 +99,20 @@ class _Sums:
         return self.square + float((both * (self.gram @ both - 2 * self.cross)).sum())
 
 
-def _fit(fits: _Sums, chooses: _Sums) -> tuple[Tensor, Tensor]:
-    """Weight and bias on all rows, the penalty chosen on some of them by what the others give."""
-    best = min(PENALTIES, key=lambda penalty: chooses.error(*fits.solve(penalty)))
-    return fits.plus(chooses).solve(best)
-
-
-def _collect(pruned: TokenModel, dense: TokenModel, images: Iterable[Tensor]) -> list[tuple[_Sums, _Sums]]:
-    """For each of the features, sums over the pictures that are fitted to, and over those that choose."""
+def _collect(pruned: TokenModel, dense: TokenModel, images: Iterable[Tensor]) -> tuple[_Sums, _Sums]:
+    """Sums over the pictures that are fitted to, and over those that choose."""
     count, device = 0, next(dense.parameters()).device
-    found = [(_Sums.none(width, device), _Sums.none(width, device)) for width in dense.feature_widths]
+    fits, chooses = (_Sums.none(dense.head_hidden_size, device) for _ in range(2))
     with evaluating(pruned), evaluating(dense), torch.no_grad():
         for batch in images:
             batch = batch.to(device)
-            chooses = torch.arange(count, count + len(batch), device=device) % HELD_BACK == 0
+            held_back = torch.arange(count, count + len(batch), device=device) % HELD_BACK == 0
             count += len(batch)
-            pairs = zip(pruned.read_features(batch), dense.read_features(batch), strict=True)
-            for (own, wanted), sums in zip(pairs, found, strict=True):
-                for one, which in zip(sums, (~chooses, chooses), strict=True):
-                    one.add(own[which].flatten(0, -2), wanted[which].flatten(0, -2))
+            own, wanted = (
+                model.forward_head(model.forward_features(batch), pre_logits=True) for model in (pruned, dense)
+            )
+            for sums, which in ((fits, ~held_back), (chooses, held_back)):
+                sums.add(own[which].flatten(0, -2), wanted[which].flatten(0, -2))
     if count < LEAST_PICTURES:
         raise ValueError(f"refit needs {LEAST_PICTURES} images or more, got {count}")
-    return found
+    return fits, chooses

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from skimba.dense.model import DenseModel, tokens_of, with_inner_reducer
-from skimba.layers.correction import make_corrections
+from skimba.layers.correction import Correction
 from skimba.models import TokenModel
 from skimba.pruning.calibration import Measured, Search
 from skimba.pruning.method import Method, find_method
@@ -52,7 +52,7 @@ def prune(
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise TypeError(f"seed is a whole number, got {seed!r}")
     method = find_method(method)
-    model = with_corrections(model, wanted=False)
+    model = with_correction(model, wanted=False)
     tokens = tokens_of(model)
     amounts, measured = _find_schedule(tokens, method, schedule, seed)
     return with_inner_reducer(model, Pruner.of(tokens, amounts, method, seed, measured))
@@ -66,17 +66,17 @@ def unprune(model: Model) -> Model:
     """
     if not isinstance(model, TokenModel | DenseModel):
         raise TypeError(f"unprune needs a skimba model, got {type(model).__name__}")
-    return with_inner_reducer(with_corrections(model, wanted=False), None)
+    return with_inner_reducer(with_correction(model, wanted=False), None)
 
 
-def with_corrections(model: Model, wanted: bool) -> Model:
-    """A model on the same weights with corrections of its own, not set yet, or without any."""
-    tokens = tokens_of(model)
-    if not wanted and tokens.corrections is None:
+def with_correction(model: Model, wanted: bool) -> Model:
+    """A model on the same weights with a correction of its own, not set yet, or without; detectors and segmenters have none."""
+    if not isinstance(model, TokenModel) or (model.correction is None and not wanted):
         return model
-    twin = with_inner_reducer(model, tokens.reducer)
-    own = make_corrections(tokens.feature_widths, next(tokens.parameters())).train(model.training) if wanted else None
-    tokens_of(twin).corrections = own
+    twin = with_inner_reducer(model, model.reducer)
+    like, width = next(model.parameters()), model.head_hidden_size
+    own = Correction(width, width, device=like.device, dtype=like.dtype).train(model.training) if wanted else None
+    twin.correction = own
     return twin
 
 

@@ -19,10 +19,10 @@ from skimba.models.checkpoint import read_shapes
 from skimba.models.origin import ARCHITECTURE
 from skimba.models.variants import HubFile, fetch
 from skimba.pruning import Pruner, prune, read_settings
-from skimba.pruning.verbs import with_corrections
+from skimba.pruning.verbs import with_correction
 from skimba.runtime.files import write_atomically, write_text_atomically
 from skimba.runtime.messages import listed, plain
-from skimba.store.description import CORRECTIONS, describe, read_description
+from skimba.store.description import CORRECTION, describe, read_description
 
 HUB = "hf-hub:"  # timm's prefix for a model in a hub repository
 LONGEST = 500  # characters of a message that may repeat what a file says
@@ -99,7 +99,7 @@ def load_model(path: str | Path) -> Any:
             model = prune(model, **read_settings(description.prune))
         except Exception as error:  # what a method makes of arbitrary plain data is not bounded
             raise ValueError(f"{beside}: this is no pruning of the model: {plain(error, LONGEST)}") from error
-    model = with_corrections(model, any(name.startswith(CORRECTIONS) for name in shapes))
+    model = with_correction(model, any(name.startswith(CORRECTION) for name in shapes))
     # after the pruning, which may have weights of its own
     load_dense(model, weights) if isinstance(model, DenseModel) else load_checkpoint(model, weights)
     return model
