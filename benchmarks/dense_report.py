@@ -82,10 +82,10 @@ def fine_tuned(lines: Lines) -> str:
     rows = []
     for line in select(lines, part="fine-tuning"):
         task = line["task"]
-        same = {name: line[name] for name in ("model", "method", "reduction", "images")}
+        same = {name: line[name] for name in ("model", "method", "reduction", "restore", "images")}
         before, (name, said) = one(lines, part=task, **same), next(iter(FIGURES[task].items()))
-        dense = one(lines, part=task, **{**same, "method": "dense", "reduction": None})
-        again = one(lines, part="fine-tuning", task=task, **{**same, "method": "dense", "reduction": None})
+        whole = {**same, "method": "dense", "reduction": None, "restore": usual("dense")}
+        dense, again = one(lines, part=task, **whole), one(lines, part="fine-tuning", task=task, **whole)
         cells = [percent(one_, name) for one_ in (before, line, dense, again)]
         rows.append([said, line["model"], line["method"], percent(line, "backbone_share"), *cells])
     head = [

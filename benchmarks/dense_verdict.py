@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.dense_study import FIGURES, IMAGES, MODELS, REDUCTIONS, STORM, usual
+from benchmarks.dense_study import CALIBRATED, FIGURES, IMAGES, MODELS, REDUCTIONS, STORM, usual
 from benchmarks.tables import Lines, select
 
 CONDENSED = ("condensed", "r_meeto", "tome", "mtr", "tor")  # rivals whose left tokens close up
@@ -48,6 +48,13 @@ def _of_model(lines: Lines, task: str, model: str) -> str:
     for method in claimed:
         if (further := lost(method, FURTHER)) is not None:
             parts.append(f"At -{FURTHER:.0%}, `{method}` {_change(further)}.")
+    if (calibrated := lost(CALIBRATED, FURTHER)) is not None:
+        parts.append(f"At -{FURTHER:.0%} with its stages chosen on unlabelled scenes, `hold` {_change(calibrated)}.")
+    for line in select(lines, part="fine-tuning", task=task, model=model):
+        if line["method"] != "dense":
+            own = 100 * float(dense[line["images"]][0][name] - line[name])
+            after = f"After one pass of fine-tuning at -{line['reduction']:.0%}"
+            parts.append(f"{after}, `{line['method']}` {_change(own)} against the dense model as it was.")
     rivals = {method: loss for method in CONDENSED if (loss := lost(method)) is not None}
     if rivals:
         best = min(rivals, key=lambda method: rivals[method])
