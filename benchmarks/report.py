@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.compared import FINE_TUNING_IMAGES, METHODS, REDUCTIONS
+from benchmarks.compared import FINE_TUNING_IMAGES, METHODS, REDUCTIONS, REFITTED
 from benchmarks.dense_report import write_dense_page
 from benchmarks.plots import BLACK, BLUE, FONT, GREEN, GREY, ORANGE, PINK, describe, new_figure, save
 from benchmarks.study import MODELS, RESULTS, SCENE_MODELS, read_results
@@ -41,7 +41,7 @@ MEANING = {
     DECAYED: ("top",),
     DISORDERED: ("evit", "tome"),
 }
-DRAWN = [method for method in METHODS if "0.1" not in method]
+DRAWN = [method for method in METHODS if "0.1" not in method and REFITTED not in method]
 DATA = "Fashion-MNIST, 10,000 test images, float32, no training after pruning (benchmarks/study.py)"
 SUMMARY = {  # titles and colours in the README's picture
     "hold": ("hold (ours)", BLUE),

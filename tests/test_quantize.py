@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import skimba
-from skimba.data import embedded_test_images, open_pictures
+from skimba.data import DEBIAN_FOLDER, embedded_test_images, open_pictures
 from skimba.layers.int8 import Int8Linear
 from skimba.layers.mixer import Mixer
 from skimba.quantization import is_quantized, quantize
@@ -149,12 +149,16 @@ def test_answers_on_shipped_pictures_are_those_of_the_float_model(name):
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("method", [None, "hold"])
 @pytest.mark.parametrize("name", MICRO)
-def test_accuracy_on_the_embedded_sets_falls_by_at_most_three_in_a_thousand(name, method):
+def test_accuracy_falls_by_at_most_three_in_a_thousand(name, method):
+    """On the 10,000 test images. (About one answer in a hundred changes, for better or worse: of the 1,000 images in the package
+    chance alone makes half a point.)"""
+    if not DEBIAN_FOLDER.is_dir():
+        pytest.skip("needs Debian's dataset-fashion-mnist")
     model = skimba.create_model(name, pretrained=True).eval()
     scenes = name.endswith("_56")
     if scenes:
         pytest.importorskip("skimage")
     model = model if method is None else skimba.prune(model, method)
-    pictures = open_pictures(None, "test", mode="RGB" if scenes else "L", num_classes=10, scenes=scenes)
+    pictures = open_pictures(DEBIAN_FOLDER, "test", mode="RGB" if scenes else "L", num_classes=10, scenes=scenes)
     found = {kind: top1(m, pictures) for kind, m in (("float", model), ("int8", quantize(model)))}
     assert round(1000 * (found["float"] - found["int8"])) <= 3, found
