@@ -26,12 +26,10 @@ METHODS: dict[str, Method] = {
     "hold 0.1, calibrated": HOLD_0_1,
 }
 CALIBRATED = {"hold, calibrated": 256, "hold 0.1, calibrated": 256}  # training images
-REFITTED = ", refitted"  # with a classifier fitted to so many unlabelled training images
+REFITTED = ", refitted"  # its features corrected on so many unlabelled training images
 REFITTING_IMAGES = 4_000
-FAMILY = {
-    name: NAMED[name] for name in ("hold", "hold_clips", "top", "condensed", "r_meeto", "tome")
-}  # on further models
-FAMILY["hold, refitted"] = NAMED["hold"]
+ON_FURTHER_MODELS = ("hold", "hold_clips", "top", "condensed", "r_meeto", "tome", "hold, refitted")
+FAMILY = {name: {**NAMED, **METHODS}[name] for name in ON_FURTHER_MODELS}
 FAMILY_REDUCTIONS, CLIP_REDUCTIONS = (0.4, 0.3, 0.5), (0.4, 0.6)
 TRAINED = {"dyvm": NAMED["dyvm"]}  # knows nothing before its training
 RENAMED = {"evit_sorted": "condensed"}  # methods in older lines of the results

@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.transforms.v2.functional import pil_to_tensor, to_dtype
 
 from benchmarks.running import Part, do_parts, read_lines
 from benchmarks.storm import InsideBlocks
@@ -28,6 +27,7 @@ from skimba.cost.flops import FlopCount, count_flops
 from skimba.cost.timing import speedup, take_turns
 from skimba.data import DEBIAN_FOLDER, Pictures, Selected
 from skimba.data.dense_opening import open_maps, open_objects
+from skimba.data.dense_reading import PictureReader
 from skimba.dense import DenseModel, mask_rcnn, upernet
 from skimba.dense.model import with_inner_reducer
 from skimba.dense.variants import VARIANTS
@@ -66,10 +66,10 @@ FINE_TUNING: dict[str, Any] = {
     "learning_rate": 3e-4,
     "dtype": "bf16",
 }
-CALIBRATED = (
-    "hold, calibrated"  # our method with its stages chosen on unlabelled training scenes, the first; of all scenes
-)
-CALIBRATION_SCENES = 48
+CALIBRATED, CALIBRATION_SCENES = (
+    "hold, calibrated",
+    48,
+)  # its stages chosen on unlabelled training scenes; on all scenes
 TIMED = EVERYWHERE
 ROUNDS, TIMED_PICTURES = 15, 4
 MAKE: dict[str, Callable[..., DenseModel]] = {"detection": mask_rcnn, "segmentation": upernet}
@@ -200,8 +200,13 @@ def reduced(task: str, model: str, method: str, reduction: float | None) -> Dens
 @cache
 def train_batch(task: str, model: str, count: int) -> Tensor:
     """The first training scenes as a backbone takes them."""
-    shown, fit = OPEN[task](DEBIAN_FOLDER, "train"), dense(task, model).pictures
-    return torch.stack([fit.normalize(to_dtype(pil_to_tensor(shown.picture(i)), scale=True)) for i in range(count)])
+    reader, shown = PictureReader(), training_scenes(task, count)
+    return torch.stack([dense(task, model).pictures.normalize(reader.read(shown, i)[0]) for i in range(count)])
+
+
+def training_scenes(task: str, count: int) -> Pictures:
+    """The first of the 60,000."""
+    return Selected(OPEN[task](DEBIAN_FOLDER, "train"), range(count))
 
 
 def cost(run: Run, model: DenseModel) -> dict[str, float]:
@@ -227,22 +232,22 @@ def evaluate(run: Run) -> dict[str, Any]:
     task = task_of(model)
     rows, _ = predict_all(task, model, test, batch_size=8)
     figures = task.measure(rows, test)
-    return {**cost(run, model), **{name: figures[name] for name in FIGURES[run.task]}, "measured": figures["images"]}
+    return {**cost(run, model), **stored(run.task, figures)}
+
+
+def stored(task: str, figures: dict[str, Any]) -> dict[str, Any]:
+    """What of a task's measured figures is a line of the results."""
+    return {**{name: figures[name] for name in FIGURES[task]}, "measured": figures["images"]}
 
 
 def fine_tune(run: Run) -> dict[str, Any]:
     """One pass over scenes; on pruned models with the tokens removed in training too."""
     prunes = None if run.reduction is None else {"method": run.method, "schedule": {"flops": 1 - run.reduction}}
     recipe = Recipe(run.model, kind=MAKE[run.task].__name__, prune=prunes, **FINE_TUNING)
-    training = Selected(OPEN[run.task](DEBIAN_FOLDER, "train"), range(FINE_TUNING_SCENES))
+    training = training_scenes(run.task, FINE_TUNING_SCENES)
     with tempfile.TemporaryDirectory() as folder:
         figures = train(recipe, training, first_pictures(run.task, run.images), folder)
-    return {
-        **cost(run, pruned(run)),
-        **{name: figures[name] for name in FIGURES[run.task]},
-        "trained": len(training),
-        "measured": figures["images"],
-    }
+    return {**cost(run, pruned(run)), **stored(run.task, figures), "trained": len(training)}
 
 
 def time_it(run: Run) -> dict[str, Any]:

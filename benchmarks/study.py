@@ -146,7 +146,7 @@ def pruned(run: Run) -> TokenModel:
     if run.method == "dense":
         return dense(run.model)
     model = prune(dense(run.model), *pruning(run))
-    return refit(model, train_batches(run.model, REFITTING_IMAGES)) if REFITTED in run.method else model
+    return refit(model, train_batches(run.model, REFITTING_IMAGES)) if run.method.endswith(REFITTED) else model
 
 
 def evaluate(run: Run) -> dict[str, Any]:

@@ -46,9 +46,9 @@ def scenes_and_grounds(split: str) -> LabelledImages:
     """Scenes of 20 classes: the item, and whether the photograph behind it is of a thing or a texture."""
     shown = FashionScenes(items(split), split)
     known = shown.labelled()
-    ground = torch.tensor([shown.ground(index) in TEXTURES for index in range(len(shown))])
+    texture = torch.tensor([shown.ground(index) in TEXTURES for index in range(len(shown))])
     classes = tuple(f"{item} on a {ground}" for item in known.classes for ground in GROUNDS)
-    return LabelledImages(known.pixels, len(GROUNDS) * known.labels + ground, classes, known.mean, known.std)
+    return LabelledImages(known.pixels, len(GROUNDS) * known.labels + texture, classes, known.mean, known.std)
 
 
 DATA: dict[str, Callable[[str], LabelledImages]] = {"items": items, "scenes": scenes, "20 classes": scenes_and_grounds}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.compared import (
@@ -57,16 +57,22 @@ def percent(lines: Lines) -> str:
     return f"{mean:.1f}" if len(found) == 1 else f"{mean:.1f} ± {max(abs(x - mean) for x in found):.1f}"
 
 
+def drops(lines: Lines, models: Mapping[str, str], method: str, reduction: float) -> list[float]:
+    """Points lost against dense by each of the models, given with their parts; empty unless all of them have run."""
+    found = []
+    for model, part in models.items():
+        dense = select(lines, part=part, model=model, method="dense")
+        own = select(lines, part=part, model=model, method=method, reduction=reduction)
+        if not dense or not own:
+            return []
+        found.append(100 * (dense[0]["accuracy"] - own[0]["accuracy"]))
+    return found
+
+
 def mean_drop(lines: Lines, part: str, models: Sequence[str], method: str, reduction: float) -> str:
     """Points lost against dense, mean over the models; missing unless all of them have run."""
-    drops = []
-    for model in models:
-        dense = select(lines, part=part, model=model, method="dense")
-        found = select(lines, part=part, model=model, method=method, reduction=reduction)
-        if not dense or not found:
-            return MISSING
-        drops.append(100 * (dense[0]["accuracy"] - found[0]["accuracy"]))
-    return f"{statistics.mean(drops):.1f}"
+    found = drops(lines, dict.fromkeys(models, part), method, reduction)
+    return f"{statistics.mean(found):.1f}" if found else MISSING
 
 
 def by_method(lines: Lines, part: str, models: Sequence[str], reductions: Sequence[float]) -> str:
@@ -79,9 +85,9 @@ def by_method(lines: Lines, part: str, models: Sequence[str], reductions: Sequen
             for model in models
             for reduction in reductions
         ]
-        drops = [mean_drop(lines, part, models, method, reduction) for reduction in MEAN_DROPS]
+        means = [mean_drop(lines, part, models, method, reduction) for reduction in MEAN_DROPS]
         if any(cell != MISSING for cell in cells):
-            rows.append([method, *cells, *drops])
+            rows.append([method, *cells, *means])
     rows.sort(key=lambda row: float(row[-2]) if row[-2] != MISSING else 100.0)
     dense = [percent(select(lines, part=part, model=model, method="dense")) for model in models for _ in reductions]
     return table(head, [["dense", *dense, *[""] * len(MEAN_DROPS)], *rows])
@@ -130,10 +136,9 @@ def everywhere(lines: Lines) -> str:
     rows = []
     for method in FAMILY:
         for reduction in (0.3, 0.4):
-            drops = [mean_drop(lines, part, (model,), method, reduction) for model, part in models.items()]
-            if MISSING not in drops:
-                mean = statistics.mean(float(drop) for drop in drops)
-                rows.append([method, f"-{reduction:.0%}", *drops, f"**{mean:.1f}**"])
+            if found := drops(lines, models, method, reduction):
+                mean = f"**{statistics.mean(found):.1f}**"
+                rows.append([method, f"-{reduction:.0%}", *(f"{points:.1f}" for points in found), mean])
     return table(["method", "exact FLOPs", *models, "mean"], rows)
 
 
