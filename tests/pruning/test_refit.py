@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 
@@ -50,6 +52,15 @@ def test_saved_with_its_correction(tmp_path):
     with torch.no_grad():
         assert torch.equal(again(images[:4]), fitted(images[:4]))
         assert not torch.equal(again(images[:4]), skimba.prune(dense, "hold", {2: 0.5})(images[:4]))
+
+
+def test_a_file_that_says_it_is_dense_has_no_correction(tmp_path):
+    dense = skimba.create_model("vim_micro", pretrained=True).eval()
+    path, beside = tmp_path / "m.safetensors", tmp_path / "m.json"
+    skimba.save_model(skimba.refit(skimba.prune(dense, "hold", {2: 0.5}), [images[:60]]), path)
+    beside.write_text(json.dumps({**json.loads(beside.read_text()), "prune": None}))
+    with pytest.raises(ValueError, match=r"correction\."):
+        skimba.load_model(path)
 
 
 def test_nothing_is_added_where_nothing_is_lacking():

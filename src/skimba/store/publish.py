@@ -99,7 +99,7 @@ def load_model(path: str | Path) -> Any:
             model = prune(model, **read_settings(description.prune))
         except Exception as error:  # what a method makes of arbitrary plain data is not bounded
             raise ValueError(f"{beside}: this is no pruning of the model: {plain(error, LONGEST)}") from error
-    model = with_correction(model, any(name.startswith(CORRECTION) for name in shapes))
+        model = with_correction(model, any(name.startswith(CORRECTION) for name in shapes))
     # after the pruning, which may have weights of its own
     load_dense(model, weights) if isinstance(model, DenseModel) else load_checkpoint(model, weights)
     return model
