@@ -58,7 +58,7 @@ def in_onnxruntime(path: Path, library: Path | None) -> Run:
     """A session on the CPU."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    # Threads of a session that wait in a loop take the cores from the kernels' own: four times as slow on two cores, at batch 1.
+    # Between turns its threads would wait in a loop for a while, on the cores of the model whose turn it is.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if library is not None:
         options.register_custom_ops_library(str(library))

@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "launch.h"
+#include "threads.h"
 
 namespace nb = nanobind;
 using namespace skimba;
@@ -56,7 +57,9 @@ ScanArgs scan_args(const Sizes& s, const Flags& f, const ScanRows& given, const 
                    const Order& order) {
   ScanArgs a = {};
   std::tie(a.b, a.l, a.e, a.n) = s;
-  std::tie(a.bf16, a.reverse, a.gap_per_channel, a.log_A, a.threads) = f;
+  int threads;
+  std::tie(a.bf16, a.reverse, a.gap_per_channel, a.log_A, threads) = f;
+  a.team = openmp_team(threads);
   Rows* to[] = {&a.u, &a.delta, &a.B, &a.C, &a.z, &a.gap, &a.step, &a.hold, &a.missing};
   for (size_t i = 0; i < given.size(); ++i) *to[i] = rows(given[i]);
   a.A = pointer<float>(parameters[0]);
@@ -90,7 +93,7 @@ void scan_backward(const Sizes& s, const Flags& f, const ScanRows& given, const 
   if (args.z.data) check_given("the gradient of z", grads.z, args.b);
   if (args.gap.data) check_given("the gradient of gap", grads.gap, args.b);
   if (args.step.data) check_given("the gradient of step", grads.step, args.b);
-  Turn turn(args.threads);
+  Turn turn(args.team);
   const Kernels* k = in_use;
   k->scan_backward(args, grads, workspace(k->scan_backward_workspace(args)));
 }
@@ -105,10 +108,12 @@ using ConvParameters = std::tuple<uintptr_t, uintptr_t>;         // weight, bias
 ConvArgs conv_args(const Grid& grid, const Taps& taps, const ConvFlags& flags, const Image& x, const Shown& shown,
                    const ConvParameters& parameters) {
   ConvArgs a = {};
+  int threads;
   uintptr_t data, source, weight, bias;
   std::tie(a.b, a.h, a.w, a.e) = grid;
   std::tie(a.kh, a.kw, a.pad_top, a.pad_left) = taps;
-  std::tie(a.bf16, a.reverse, a.threads) = flags;
+  std::tie(a.bf16, a.reverse, threads) = flags;
+  a.team = openmp_team(threads);
   std::tie(data, a.x_batch, a.x_row, a.x_col) = x;
   std::tie(a.tokens, source) = shown;
   std::tie(weight, bias) = parameters;
@@ -138,7 +143,7 @@ void conv_backward(const Grid& grid, const Taps& taps, const ConvFlags& flags, c
                      pointer<float>(gbias)};
   for (const void* p : {grads.grad, (const void*)grads.x, (const void*)grads.weight, (const void*)grads.bias})
     check_given("a gradient", p, args.b);
-  Turn turn(args.threads);
+  Turn turn(args.team);
   const Kernels* k = in_use;
   k->conv_backward(args, grads, workspace(k->conv_backward_workspace(args)));
 }
@@ -149,7 +154,8 @@ void sample(const Sampled& sizes, const std::tuple<bool, int>& flags, const std:
             uintptr_t value, uintptr_t locations, uintptr_t weights, uintptr_t y) {
   SampleArgs a = {};
   std::tie(a.b, a.q, a.m, a.heads, a.c, a.maps, a.points) = sizes;
-  std::tie(a.bf16, a.threads) = flags;
+  a.bf16 = std::get<0>(flags);
+  a.team = openmp_team(std::get<1>(flags));
   a.grids = grids.data();
   a.value = pointer<void>(value);
   a.locations = pointer<float>(locations);
@@ -158,7 +164,7 @@ void sample(const Sampled& sizes, const std::tuple<bool, int>& flags, const std:
   for (const void* p : {a.value, (const void*)a.locations, (const void*)a.weights, (const void*)a.y})
     check_given("an operand", p, a.b);
   check_grids(grids, a.maps, a.m);
-  Turn turn(a.threads);
+  Turn turn(a.team);
   const Kernels* k = in_use;
   k->sample(a, workspace(k->sample_workspace(a)));
 }
@@ -171,7 +177,7 @@ NormArgs norm_args(const Normed& sizes, uintptr_t x, uintptr_t residual, uintptr
   return {rows,
           d,
           bf16,
-          threads,
+          openmp_team(threads),
           eps,
           pointer<void>(x),
           pointer<float>(residual),
@@ -188,7 +194,7 @@ void norm_backward(const Normed& sizes, uintptr_t total, uintptr_t weight, uintp
                    uintptr_t gx, uintptr_t gweight) {
   NormArgs args = norm_args(sizes, 0, 0, weight, 0, total);
   for (uintptr_t p : {total, weight, grad_y, gx, gweight}) check_given("an operand", pointer<void>(p), args.rows);
-  Turn turn(args.threads);
+  Turn turn(args.team);
   const Kernels* k = in_use;
   k->norm_backward(args,
                    {pointer<void>(grad_y), pointer<float>(grad_total), pointer<float>(gx), pointer<float>(gweight)},
@@ -199,10 +205,10 @@ using Quantized = std::tuple<int64_t, int64_t, int64_t, bool, int>;  // b l d, b
 
 void quantize_rows(const Quantized& sizes, const Operand& x, uintptr_t values, uintptr_t scales) {
   auto [b, l, d, bf16, threads] = sizes;
-  Int8Args args = {b, l, d, bf16, threads, rows(x), pointer<int8_t>(values), pointer<float>(scales)};
+  Int8Args args = {b, l, d, bf16, openmp_team(threads), rows(x), pointer<int8_t>(values), pointer<float>(scales)};
   for (const void* p : {args.x.data, (const void*)args.values, (const void*)args.scales})
     check_given("an operand", p, b);
-  Turn turn(args.threads);
+  Turn turn(args.team);
   in_use.load()->quantize_rows(args);
 }
 
@@ -214,7 +220,7 @@ void scale_products(const Products& sizes, uintptr_t products, uintptr_t scales,
   ScaleArgs args = {count,
                     e,
                     bf16,
-                    threads,
+                    openmp_team(threads),
                     pointer<int32_t>(products),
                     pointer<float>(scales),
                     pointer<float>(columns),
@@ -222,7 +228,7 @@ void scale_products(const Products& sizes, uintptr_t products, uintptr_t scales,
                     pointer<void>(y)};
   for (const void* p : {(const void*)args.products, (const void*)args.rows, (const void*)args.columns, (const void*)y})
     check_given("an operand", p, count);
-  Turn turn(args.threads);
+  Turn turn(args.team);
   in_use.load()->scale_products(args);
 }
 

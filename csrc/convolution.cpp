@@ -1,6 +1,6 @@
 // A depthwise convolution and SiLU, and its gradients.
 #include "functions.h"
-#include "memory.h"
+#include "parallel.h"
 #include "sequence.h"
 #include "table.h"
 
@@ -13,7 +13,7 @@ struct ConvMemory {
 };
 
 // One channel vector of one image, with its border of zeros, is copied into `image`: no bounds to check afterwards.
-ConvMemory conv_memory(const ConvArgs& a, Arena& arena, int64_t thread, bool backward) {
+ConvMemory conv_memory(const ConvArgs& a, Arena& arena, int64_t part, bool backward) {
   int64_t padded = (a.h + a.kh - 1) * (a.w + a.kw - 1) * W, taps = a.kh * a.kw;
   ConvMemory m = {};
   if (backward) {
@@ -21,7 +21,7 @@ ConvMemory conv_memory(const ConvArgs& a, Arena& arena, int64_t thread, bool bac
     m.sample_bias = arena.take<float>(a.b * a.e);
   }
   m.share = arena.take<float>(a.source ? a.b * (a.tokens + 1) : 0);
-  for (int64_t i = 0; i <= thread; ++i) {
+  for (int64_t i = 0; i <= part; ++i) {
     m.image = arena.take<float>(padded);
     m.weight = arena.take<float>(taps * W * BLOCK);
     m.sums = arena.take<float>(a.source ? a.tokens * W * BLOCK : 0);
@@ -177,21 +177,24 @@ template <class T> void conv_sequence(const ConvArgs& a, ConvMemory m, int64_t b
   }
 }
 
+void find_all_shares(const ConvArgs& a, const ConvMemory& m) {
+  if (!a.source) return;
+  in_parts(a.team, a.b, [&](int64_t, int64_t from, int64_t to) {
+    for (int64_t b = from; b < to; ++b) find_shares(a, b, shares(a, m, b));
+  });
+}
+
 template <class T> void conv_typed(const ConvArgs& a, char* workspace) {
   bool sequence = a.h == 1 && a.kh == 1 && a.kw == TAPS;
   int64_t width = sequence ? BLOCK * W : W, blocks = ceil_div(a.e, width);
-#pragma omp parallel num_threads(a.threads) if (a.threads > 1)
-  {
-    Arena arena{workspace, 0};
-    ConvMemory m = conv_memory(a, arena, omp_get_thread_num(), false);
-    if (a.source) {
-#pragma omp for schedule(static)
-      for (int64_t b = 0; b < a.b; ++b) find_shares(a, b, shares(a, m, b));
-    }
-#pragma omp for schedule(static)
-    for (int64_t task = 0; task < a.b * blocks; ++task)
+  Arena arena{workspace, 0};
+  find_all_shares(a, conv_memory(a, arena, 0, false));
+  in_parts(a.team, a.b * blocks, [&](int64_t part, int64_t from, int64_t to) {
+    Arena own{workspace, 0};
+    ConvMemory m = conv_memory(a, own, part, false);
+    for (int64_t task = from; task < to; ++task)
       (sequence ? conv_sequence<T> : conv_grid<T>)(a, m, task / blocks, task % blocks * width);
-  }
+  });
 }
 
 // Sums of grad times input for one row of taps.
@@ -259,29 +262,26 @@ void conv_channels_backward(const ConvArgs& a, const ConvGrads& g, const ConvMem
 
 template <class T> void conv_backward_typed(const ConvArgs& a, const ConvGrads& g, char* workspace) {
   int64_t vectors = ceil_div(a.e, W), taps = a.kh * a.kw;
-#pragma omp parallel num_threads(a.threads) if (a.threads > 1)
-  {
-    Arena arena{workspace, 0};
-    ConvMemory m = conv_memory(a, arena, omp_get_thread_num(), true);
-    if (a.source) {
-#pragma omp for schedule(static)
-      for (int64_t b = 0; b < a.b; ++b) find_shares(a, b, shares(a, m, b));
-    }
-#pragma omp for schedule(static)
-    for (int64_t task = 0; task < a.b * vectors; ++task)
-      conv_channels_backward<T>(a, g, m, task / vectors, task % vectors * W);
-#pragma omp for schedule(static) nowait
-    for (int64_t i = 0; i < a.e * taps; ++i) g.weight[i] = sum_strided(m.sample_weight + i, a.b, a.e * taps);
-#pragma omp for schedule(static)
-    for (int64_t i = 0; i < a.e; ++i) g.bias[i] = sum_strided(m.sample_bias + i, a.b, a.e);
-  }
+  Arena arena{workspace, 0};
+  ConvMemory shared = conv_memory(a, arena, 0, true);
+  find_all_shares(a, shared);
+  in_parts(a.team, a.b * vectors, [&](int64_t part, int64_t from, int64_t to) {
+    Arena own{workspace, 0};
+    ConvMemory m = conv_memory(a, own, part, true);
+    for (int64_t task = from; task < to; ++task) conv_channels_backward<T>(a, g, m, task / vectors, task % vectors * W);
+  });
+  in_parts(a.team, a.e, [&](int64_t, int64_t from, int64_t to) {
+    for (int64_t i = from * taps; i < to * taps; ++i)
+      g.weight[i] = sum_strided(shared.sample_weight + i, a.b, a.e * taps);
+    for (int64_t i = from; i < to; ++i) g.bias[i] = sum_strided(shared.sample_bias + i, a.b, a.e);
+  });
 }
 
 }  // namespace
 
 size_t conv_workspace(const ConvArgs& a) {
   Arena arena{nullptr, 0};
-  conv_memory(a, arena, a.threads - 1, false);
+  conv_memory(a, arena, parts_of(a.team, a.b * ceil_div(a.e, W)) - 1, false);
   return arena.used;
 }
 void conv(const ConvArgs& a, char* workspace) {
@@ -289,7 +289,7 @@ void conv(const ConvArgs& a, char* workspace) {
 }
 size_t conv_backward_workspace(const ConvArgs& a) {
   Arena arena{nullptr, 0};
-  conv_memory(a, arena, a.threads - 1, true);
+  conv_memory(a, arena, parts_of(a.team, a.b * ceil_div(a.e, W)) - 1, true);
   return arena.used;
 }
 void conv_backward(const ConvArgs& a, const ConvGrads& g, char* workspace) {

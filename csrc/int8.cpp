@@ -1,5 +1,5 @@
 // Rows as 8-bit integers with a scale of their own, and 32-bit products of such rows as numbers again.
-#include "memory.h"
+#include "parallel.h"
 #include "table.h"
 
 namespace skimba {
@@ -55,19 +55,24 @@ template <class T> void quantize_row(const Int8Args& a, int64_t row) {
 }
 
 template <class T> void quantize_typed(const Int8Args& a) {
-#pragma omp parallel for schedule(static) num_threads(a.threads) if (a.threads > 1)
-  for (int64_t row = 0; row < a.b * a.l; ++row) quantize_row<T>(a, row);
+  in_parts(a.team, a.b * a.l, [&](int64_t, int64_t from, int64_t to) {
+    for (int64_t row = from; row < to; ++row) quantize_row<T>(a, row);
+  });
+}
+
+template <class T> void scale_row(const ScaleArgs& a, int64_t row) {
+  for (int64_t i = 0; i < a.e; i += W) {
+    int count = (int)smaller(W, a.e - i);
+    vf v = load_whole(a.products + row * a.e + i, count) * (load(a.columns + i, count) * a.rows[row]);
+    if (a.bias) v += load(a.bias + i, count);
+    store(static_cast<T*>(a.y) + row * a.e + i, v, count);
+  }
 }
 
 template <class T> void scale_typed(const ScaleArgs& a) {
-#pragma omp parallel for schedule(static) num_threads(a.threads) if (a.threads > 1)
-  for (int64_t row = 0; row < a.count; ++row)
-    for (int64_t i = 0; i < a.e; i += W) {
-      int count = (int)smaller(W, a.e - i);
-      vf v = load_whole(a.products + row * a.e + i, count) * (load(a.columns + i, count) * a.rows[row]);
-      if (a.bias) v += load(a.bias + i, count);
-      store(static_cast<T*>(a.y) + row * a.e + i, v, count);
-    }
+  in_parts(a.team, a.count, [&](int64_t, int64_t from, int64_t to) {
+    for (int64_t row = from; row < to; ++row) scale_row<T>(a, row);
+  });
 }
 
 }  // namespace

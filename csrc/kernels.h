@@ -12,10 +12,19 @@ struct Rows {
   int64_t batch, token;
 };
 
+// Whose threads run a kernel's parts, and how many parts there may be. `run` calls part(work, i) for every i below
+// count, on any threads and in any order, and returns when all have ended; with one part nobody calls it. No result
+// depends on the number of parts.
+struct Team {
+  int parts;
+  void (*run)(void* owner, void (*part)(void* work, size_t i), size_t count, void* work);
+  void* owner;
+};
+
 struct ScanArgs {
   int64_t b, l, e, n;
   bool bf16, reverse, gap_per_channel, log_A;  // log_A: A holds log(-A)
-  int threads;
+  Team team;
   Rows u, delta, B, C, z;         // float or bfloat16
   Rows gap, step, missing, hold;  // float
   const float *A, *D, *delta_bias;
@@ -36,7 +45,7 @@ struct ScanGrads {
 struct ConvArgs {
   int64_t b, h, w, e, kh, kw, pad_top, pad_left;
   bool bf16, reverse;  // reverse: the taps are mirrored
-  int threads;
+  Team team;
   const void* x;
   int64_t x_batch, x_row, x_col;
   const float *weight, *bias;  // (e kh kw), (e)
@@ -57,7 +66,7 @@ struct ConvGrads {
 struct SampleArgs {
   int64_t b, q, m, heads, c, maps, points;
   bool bf16;
-  int threads;
+  Team team;
   const int64_t* grids;              // height and width of each map
   const void* value;                 // (b m heads c)
   const float *locations, *weights;  // (b q heads maps points 2): x and y in shares of the map; without the last axis
@@ -68,7 +77,7 @@ struct SampleArgs {
 struct NormArgs {
   int64_t rows, d;
   bool bf16;
-  int threads;
+  Team team;
   float eps;
   const void* x;
   const float *residual, *weight;  // residual is null where x begins it
@@ -86,7 +95,7 @@ struct NormGrads {
 struct Int8Args {
   int64_t b, l, d;
   bool bf16;
-  int threads;
+  Team team;
   Rows x;
   int8_t* values;  // (b l d)
   float* scales;   // (b l)
@@ -96,7 +105,7 @@ struct Int8Args {
 struct ScaleArgs {
   int64_t count, e;
   bool bf16;
-  int threads;
+  Team team;
   const int32_t* products;             // (count e)
   const float *rows, *columns, *bias;  // (count), (e), (e) or null
   void* y;                             // (count e), float or bfloat16

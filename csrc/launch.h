@@ -25,13 +25,12 @@ inline std::vector<const Kernels*> runnable() {  // best last
 
 inline std::atomic<const Kernels*> in_use{runnable().back()};
 
-// Threads that run kernels at once share the cores: each takes its part. Results do not depend on the number of
-// threads.
+// Threads that call kernels at once share the cores: each takes its share.
 inline std::atomic<int> running{0};
 struct Turn {
-  explicit Turn(int& threads) {
-    int part = threads / ++running;
-    threads = part > 1 ? part : 1;
+  explicit Turn(Team& team) {
+    int share = team.parts / ++running;
+    team.parts = share > 1 ? share : 1;
   }
   ~Turn() { --running; }
   Turn(const Turn&) = delete;
@@ -70,7 +69,7 @@ inline void check_scan(const ScanArgs& a) {
 
 inline void run_scan(ScanArgs a) {
   check_given("y", a.y, a.b);
-  Turn turn(a.threads);
+  Turn turn(a.team);
   const Kernels* k = in_use;
   k->scan(a, workspace(k->scan_workspace(a)));
 }
@@ -87,7 +86,7 @@ inline void check_conv(const ConvArgs& a) {
 
 inline void run_conv(ConvArgs a) {
   check_given("y", a.y, a.b);
-  Turn turn(a.threads);
+  Turn turn(a.team);
   const Kernels* k = in_use;
   k->conv(a, workspace(k->conv_workspace(a)));
 }
@@ -95,7 +94,7 @@ inline void run_conv(ConvArgs a) {
 inline void run_norm(NormArgs a) {
   for (const void* p : {a.x, (const void*)a.weight, (const void*)a.y, (const void*)a.total})
     check_given("an operand", p, a.rows);
-  Turn turn(a.threads);
+  Turn turn(a.team);
   in_use.load()->norm(a);
 }
 

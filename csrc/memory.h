@@ -1,12 +1,6 @@
-// The workspace, rows of operands, and sums whose order does not depend on the number of threads.
+// The workspace, rows of operands, and sums whose order does not depend on the number of parts.
 #pragma once
 #include "vector.h"
-
-#if defined(_OPENMP)
-extern "C" int omp_get_thread_num();
-#else
-static inline int omp_get_thread_num() { return 0; }
-#endif
 
 namespace skimba {
 namespace SKIMBA_ISA {

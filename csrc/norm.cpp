@@ -1,13 +1,12 @@
 // A residual addition and the RMSNorm of the sum, and its gradients.
-#include "memory.h"
+#include "parallel.h"
 #include "table.h"
 
 namespace skimba {
 namespace SKIMBA_ISA {
 namespace {
 
-constexpr int NORM_PARTS =
-    32;  // parts of the rows whose weight gradients are summed in order, whatever the thread count
+constexpr int GROUPS = 32;  // of rows whose weight gradients are summed in order, whatever the number of parts
 
 inline float inverse_rms(const float* row, int64_t d, float eps) {
   vf squares = {};
@@ -56,27 +55,29 @@ template <class T> void norm_row_backward(const NormArgs& a, const NormGrads& g,
 }
 
 template <class T> void norm_typed(const NormArgs& a) {
-#pragma omp parallel for schedule(static) num_threads(a.threads) if (a.threads > 1)
-  for (int64_t row = 0; row < a.rows; ++row) norm_row<T>(a, row);
+  in_parts(a.team, a.rows, [&](int64_t, int64_t from, int64_t to) {
+    for (int64_t row = from; row < to; ++row) norm_row<T>(a, row);
+  });
 }
 
-template <class T> void norm_backward_typed(const NormArgs& a, const NormGrads& g, float* parts) {
-#pragma omp parallel for schedule(static) num_threads(a.threads) if (a.threads > 1)
-  for (int64_t part = 0; part < NORM_PARTS; ++part) {
-    clear(parts + part * a.d, a.d);
-    for (int64_t row = part * a.rows / NORM_PARTS; row < (part + 1) * a.rows / NORM_PARTS; ++row)
-      norm_row_backward<T>(a, g, row, parts + part * a.d);
-  }
-  for (int64_t i = 0; i < a.d; ++i) g.weight[i] = sum_strided(parts + i, NORM_PARTS, a.d);
+template <class T> void norm_backward_typed(const NormArgs& a, const NormGrads& g, float* to_weight) {
+  in_parts(a.team, GROUPS, [&](int64_t, int64_t from, int64_t to) {
+    for (int64_t group = from; group < to; ++group) {
+      clear(to_weight + group * a.d, a.d);
+      for (int64_t row = group * a.rows / GROUPS; row < (group + 1) * a.rows / GROUPS; ++row)
+        norm_row_backward<T>(a, g, row, to_weight + group * a.d);
+    }
+  });
+  for (int64_t i = 0; i < a.d; ++i) g.weight[i] = sum_strided(to_weight + i, GROUPS, a.d);
 }
 
 }  // namespace
 
 void norm(const NormArgs& a) { a.bf16 ? norm_typed<bf16>(a) : norm_typed<float>(a); }
-size_t norm_backward_workspace(const NormArgs& a) { return (size_t)NORM_PARTS * a.d * sizeof(float); }
+size_t norm_backward_workspace(const NormArgs& a) { return (size_t)GROUPS * a.d * sizeof(float); }
 void norm_backward(const NormArgs& a, const NormGrads& g, char* workspace) {
-  float* parts = reinterpret_cast<float*>(workspace);
-  a.bf16 ? norm_backward_typed<bf16>(a, g, parts) : norm_backward_typed<float>(a, g, parts);
+  float* to_weight = reinterpret_cast<float*>(workspace);
+  a.bf16 ? norm_backward_typed<bf16>(a, g, to_weight) : norm_backward_typed<float>(a, g, to_weight);
 }
 
 }  // namespace SKIMBA_ISA

@@ -2,8 +2,8 @@
 // then run by these kernels, and not by its function in the file. Each set of inputs is an operator of its own, as in
 // skimba/export/functions.py; the names of those sets are made here as they are made there.
 //
-// onnxruntime's packages carry no headers, and its C interface only ever grows: what is needed of it is declared here,
-// namely places in the table of functions of its first version, and the description of an operator as of version 1.16.
+// Kernels run on the session's own threads. Others beside them, OpenMP's say, would wait in a loop for the next kernel
+// and so take the cores from onnxruntime's operators.
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -11,10 +11,11 @@
 #include <exception>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "launch.h"
-#include "threads.h"
+#include "onnxruntime.h"
 
 #if defined(_WIN32)
 #define SKIMBA_EXPORT __declspec(dllexport)
@@ -26,57 +27,6 @@ namespace {
 
 using namespace skimba;
 
-struct OrtApi {
-  void* functions[102];  // of version 1: all that later versions add stands behind them
-};
-struct OrtApiBase {
-  const OrtApi* (*get_api)(uint32_t version);
-  const char* (*version)();
-};
-using Status = void*;  // null: it went well
-constexpr uint32_t ORT_VERSION = 16;
-
-enum Place {
-  CREATE_STATUS = 0,
-  CREATE_DOMAIN = 26,
-  ADD_OPERATOR = 27,
-  ADD_DOMAIN = 28,
-  TENSOR_DATA = 51,
-  AXES_COUNT = 61,
-  AXES = 62,
-  TENSOR_SHAPE = 65,
-  FLOAT_ATTRIBUTE = 85,
-  INPUT = 90,
-  OUTPUT = 91,
-  RELEASE_SHAPE = 99,
-};
-
-template <class... Arguments> Status call(const OrtApi* api, Place place, Arguments... arguments) {
-  return reinterpret_cast<Status (*)(Arguments...)>(api->functions[place])(arguments...);
-}
-
-enum ElementType : int { FLOAT32 = 1, INT32 = 6 };
-
-// What onnxruntime calls OrtCustomOp. Members that may be null are.
-struct Description {
-  uint32_t version = ORT_VERSION;
-  void* (*create)(const Description*, const OrtApi*, const void*) = nullptr;
-  const char* (*name)(const Description*);
-  const char* (*provider)(const Description*);
-  ElementType (*input_type)(const Description*, size_t);
-  size_t (*input_count)(const Description*);
-  ElementType (*output_type)(const Description*, size_t);
-  size_t (*output_count)(const Description*);
-  void (*compute)(void*, void*) = nullptr;
-  void (*destroy)(void*);
-  int (*input_kind)(const Description*, size_t);
-  int (*output_kind)(const Description*, size_t);
-  int (*input_memory)(const Description*, size_t);
-  int (*variadic[4])(const Description*);
-  Status (*create_with_status)(const Description*, const OrtApi*, const void*, void**);
-  Status (*compute_with_status)(void*, void*);
-};
-
 struct Failure {  // what onnxruntime said
   Status status;
 };
@@ -87,10 +37,20 @@ struct Tensor {
   int64_t size(size_t axis) const { return sizes[axis]; }
 };
 
+// The table that lends the session's threads; null before version 17, where nothing does and a kernel has one thread.
+const OrtApi* lender = nullptr;
+
 // One run of one node.
 class Run {
  public:
   Run(const OrtApi* given, void* where) : api(given), context(where) {}
+  // A session does not say how many threads it has. Whichever is done takes the next part: twice as many parts as the
+  // machine has threads keep any number of them about equally busy.
+  Team team() {
+    static const int cores = (int)std::thread::hardware_concurrency();
+    return {lender ? 2 * cores : 1, run_parts, this};
+  }
+  Status status() const { return failed; }
   Tensor input(size_t i) const {
     const void* value = nullptr;
     must(call(api, INPUT, (const void*)context, i, &value));
@@ -112,6 +72,11 @@ class Run {
   }
 
  private:
+  static void run_parts(void* owner, void (*part)(void*, size_t), size_t count, void* work) {
+    Run& run = *static_cast<Run*>(owner);
+    constexpr size_t EACH = 0;  // each part by itself, not in batches
+    if (!run.failed) run.failed = call(lender, PARALLEL_FOR, (const void*)run.context, part, count, EACH, work);
+  }
   static void must(Status status) {
     if (status) throw Failure{status};
   }
@@ -122,6 +87,7 @@ class Run {
   }
   const OrtApi* api;
   void* context;
+  Status failed = nullptr;  // of threads that could not be had
 };
 
 Rows rows(const Tensor& x) {  // (b l e) or (b l)
@@ -133,12 +99,12 @@ const float* floats(const Tensor& x) { return static_cast<const float*>(x.data);
 enum Option { Z, GAP, STEP, HOLD, MISSING, ORDER, OPTIONS };
 const char* const OPTION_NAMES[OPTIONS] = {"z", "gap", "step", "hold", "missing", "order"};
 
-void scan(const Run& run, unsigned options, bool reverse, float) {
+void scan(Run& run, unsigned options, bool reverse, float) {
   std::vector<Tensor> given;  // u delta A B C D delta_bias
   for (size_t i = 0; i < 7; ++i) given.push_back(run.input(i));
   ScanArgs a = {};
   a.b = given[0].size(0), a.l = given[0].size(1), a.e = given[0].size(2), a.n = given[2].size(1);
-  a.reverse = reverse, a.threads = threads_allowed();
+  a.reverse = reverse, a.team = run.team();
   a.u = rows(given[0]), a.delta = rows(given[1]), a.B = rows(given[3]), a.C = rows(given[4]);
   a.A = floats(given[2]), a.D = floats(given[5]), a.delta_bias = floats(given[6]);
   Rows* to[] = {&a.z, &a.gap, &a.step, &a.hold, &a.missing};
@@ -161,14 +127,13 @@ void scan(const Run& run, unsigned options, bool reverse, float) {
 
 ConvArgs convolution(const Tensor& x, const Tensor& weight, const Tensor& bias) {
   ConvArgs a = {};
-  a.threads = threads_allowed();
   a.b = x.size(0), a.e = x.sizes.back();
   a.x = x.data, a.x_col = a.e;
   a.weight = floats(weight), a.bias = floats(bias);
   return a;
 }
 
-void finish(const Run& run, ConvArgs& a, const Tensor& x, bool source) {
+void finish(Run& run, ConvArgs& a, const Tensor& x, bool source) {
   if (source) {
     Tensor shown = run.input(3);
     a.tokens = x.size(1), a.source = static_cast<const int32_t*>(shown.data);
@@ -179,28 +144,29 @@ void finish(const Run& run, ConvArgs& a, const Tensor& x, bool source) {
     a.x_batch = a.h * a.w * a.e, a.x_row = a.w * a.e;
   }
   check_conv(a);
+  a.team = run.team();
   a.y = run.output(0, x.sizes);
   run_conv(a);
 }
 
-void conv1d(const Run& run, unsigned source, bool reverse, float) {
+void conv1d(Run& run, unsigned source, bool reverse, float) {
   Tensor x = run.input(0), weight = run.input(1);
   ConvArgs a = convolution(x, weight, run.input(2));
   a.kh = 1, a.kw = weight.size(1), a.pad_left = reverse ? 0 : a.kw - 1, a.reverse = reverse;
   finish(run, a, x, source);
 }
 
-void conv2d(const Run& run, unsigned source, bool, float) {
+void conv2d(Run& run, unsigned source, bool, float) {
   Tensor x = run.input(0), weight = run.input(1);
   ConvArgs a = convolution(x, weight, run.input(2));
   a.kh = weight.size(1), a.kw = weight.size(2), a.pad_top = a.kh / 2, a.pad_left = a.kw / 2;
   finish(run, a, x, source);
 }
 
-void norm(const Run& run, unsigned residual, bool, float eps) {
+void norm(Run& run, unsigned residual, bool, float eps) {
   Tensor x = run.input(0), weight = run.input(1);
   NormArgs a = {};
-  a.d = x.sizes.back(), a.rows = 1, a.eps = eps, a.threads = threads_allowed();
+  a.d = x.sizes.back(), a.rows = 1, a.eps = eps, a.team = run.team();
   for (size_t i = 0; i + 1 < x.sizes.size(); ++i) a.rows *= x.size(i);
   a.x = x.data, a.weight = floats(weight);
   if (residual) a.residual = floats(run.input(2));
@@ -213,11 +179,11 @@ struct Operator : Description {
   std::string text;
   std::vector<ElementType> inputs;
   size_t outputs = 1;
-  void (*body)(const Run&, unsigned options, bool reverse, float eps);
+  void (*body)(Run&, unsigned options, bool reverse, float eps);
   unsigned options = 0;
   bool reverse = false, has_eps = false;
 
-  Operator(const char* kind, size_t required, void (*run)(const Run&, unsigned, bool, float))
+  Operator(const char* kind, size_t required, void (*run)(Run&, unsigned, bool, float))
       : text(kind), inputs(required, FLOAT32), body(run) {
     name = [](const Description* d) { return static_cast<const Operator*>(d)->text.c_str(); };
     provider = [](const Description*) -> const char* { return nullptr; };  // the CPU's
@@ -258,8 +224,9 @@ struct Operator : Description {
   static Status compute_kernel(void* kernel, void* context) {
     auto [api, op, eps] = *static_cast<Kernel*>(kernel);
     try {
-      op->body(Run(api, context), op->options, op->reverse, eps);
-      return nullptr;
+      Run run(api, context);
+      op->body(run, op->options, op->reverse, eps);
+      return run.status();
     } catch (const Failure& failure) {
       return failure.status;
     } catch (const std::exception& error) {
@@ -305,6 +272,7 @@ extern "C" SKIMBA_EXPORT Status RegisterCustomOps(void* session_options, const O
   static std::deque<Operator> operators = all_operators();
   static void* domain = nullptr;  // for all sessions of the process
   if (!domain) {
+    lender = base->get_api(ORT_VERSION_OF_THREADS);
     if (Status status = call(api, CREATE_DOMAIN, "skimba", &domain)) return status;
     for (Operator& op : operators)
       if (Status status = call(api, ADD_OPERATOR, domain, static_cast<const Description*>(&op))) return status;

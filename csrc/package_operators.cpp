@@ -123,7 +123,7 @@ bool is_bf16(const Tensor& x) {
 void shape_of_conv(ConvArgs& a, Call& call, const Tensor& x, AtenTensorHandle weight, AtenTensorHandle bias,
                    AtenTensorHandle* source) {
   a.bf16 = is_bf16(x);
-  a.threads = threads_allowed();
+  a.team = openmp_team();
   a.b = x.sizes[0];
   a.e = x.sizes[x.axes - 1];
   a.x = x.data();
@@ -176,7 +176,7 @@ AOTITorchError aoti_torch_cpu_selective_scan(AtenTensorHandle u, AtenTensorHandl
     int32_t narrow = a.bf16 ? aoti_torch_dtype_bfloat16() : aoti_torch_dtype_float32();
     int32_t wide = aoti_torch_dtype_float32();
     a.b = x.sizes[0], a.l = x.sizes[1], a.e = x.sizes[2], a.n = Tensor(A).sizes[1];
-    a.reverse = reverse, a.log_A = log_A, a.threads = threads_allowed();
+    a.reverse = reverse, a.log_A = log_A, a.team = openmp_team();
     a.gap_per_channel = gap && Tensor(*gap).axes == 3;
     a.u = call.rows(u, narrow), a.delta = call.rows(delta, narrow), a.B = call.rows(B, narrow);
     a.C = call.rows(C, narrow), a.z = call.rows(z, narrow);
@@ -239,7 +239,7 @@ AOTITorchError aoti_torch_cpu_add_rms_norm(AtenTensorHandle x, AtenTensorHandle*
     a.bf16 = is_bf16(rows);
     a.d = rows.sizes[rows.axes - 1], a.rows = 1;
     for (int64_t i = 0; i < rows.axes - 1; ++i) a.rows *= rows.sizes[i];
-    a.threads = threads_allowed(), a.eps = static_cast<float>(eps);
+    a.team = openmp_team(), a.eps = static_cast<float>(eps);
     a.x = rows.data(), a.residual = call.floats(residual), a.weight = call.floats(weight);
     *result = empty_like(rows, rows.dtype);
     *total = empty_like(rows, aoti_torch_dtype_float32());

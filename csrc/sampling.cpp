@@ -1,5 +1,5 @@
 // Values read bilinearly at any places of several maps, and their weighted sums.
-#include "memory.h"
+#include "parallel.h"
 #include "table.h"
 
 namespace skimba {
@@ -68,27 +68,25 @@ template <class T> void sample_query(const SampleArgs& a, int64_t query, Corner*
   }
 }
 
-Corner* corners_of(const SampleArgs& a, Arena& arena, int64_t thread) {
+Corner* corners_of(const SampleArgs& a, Arena& arena, int64_t part) {
   Corner* corners = nullptr;
-  for (int64_t i = 0; i <= thread; ++i) corners = arena.take<Corner>(4 * a.maps * a.points);
+  for (int64_t i = 0; i <= part; ++i) corners = arena.take<Corner>(4 * a.maps * a.points);
   return corners;
 }
 
 template <class T> void sample_typed(const SampleArgs& a, char* workspace) {
-#pragma omp parallel num_threads(a.threads) if (a.threads > 1)
-  {
+  in_parts(a.team, a.b * a.q, [&](int64_t part, int64_t from, int64_t to) {
     Arena arena = {workspace, 0};
-    Corner* corners = corners_of(a, arena, omp_get_thread_num());
-#pragma omp for schedule(static)
-    for (int64_t query = 0; query < a.b * a.q; ++query) sample_query<T>(a, query, corners);
-  }
+    Corner* corners = corners_of(a, arena, part);
+    for (int64_t query = from; query < to; ++query) sample_query<T>(a, query, corners);
+  });
 }
 
 }  // namespace
 
 size_t sample_workspace(const SampleArgs& a) {
   Arena arena = {nullptr, 0};
-  corners_of(a, arena, a.threads - 1);
+  corners_of(a, arena, parts_of(a.team, a.b * a.q) - 1);
   return arena.used;
 }
 void sample(const SampleArgs& a, char* workspace) {

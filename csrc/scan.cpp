@@ -1,6 +1,5 @@
 // The selective scan.
 #include "scan.h"
-
 #include "table.h"
 
 namespace skimba {
@@ -28,16 +27,16 @@ constexpr int FORWARD_CHUNK = 64;  // steps whose times stay in the first-level 
 // of a forward pass
 struct ScanMemory {
   float *B, *C;      // [b][block][l][N]
-  float *A, *h, *y;  // of each thread
+  float *A, *h, *y;  // of each part
   Times times;
 };
 
-ScanMemory scan_memory(const ScanArgs& a, Arena& arena, int64_t thread) {
+ScanMemory scan_memory(const ScanArgs& a, Arena& arena, int64_t part) {
   int64_t states = ceil_div(a.n, N) * N;
   ScanMemory m;
   m.B = arena.take<float>(a.b * states * a.l);
   m.C = arena.take<float>(a.b * states * a.l);
-  for (int64_t i = 0; i <= thread; ++i) {
+  for (int64_t i = 0; i <= part; ++i) {
     m.A = arena.take<float>(states * W);
     m.h = arena.take<float>(states * W);
     m.y = arena.take<float>(FORWARD_CHUNK * W);
@@ -61,27 +60,25 @@ template <class T> void scan_channels(const Scan& k, const ScanMemory& m) {
 
 template <class T> void scan_typed(const ScanArgs& a, char* workspace) {
   int64_t blocks = ceil_div(a.n, N), vectors = ceil_div(a.e, W), per_sample = blocks * a.l * N;
-#pragma omp parallel num_threads(a.threads) if (a.threads > 1)
-  {
-    Arena arena{workspace, 0};
-    ScanMemory m = scan_memory(a, arena, omp_get_thread_num());
-#pragma omp for schedule(static)
-    for (int64_t i = 0; i < 2 * a.b; ++i)
-      pack_states<T>(a, i % 2 ? a.C : a.B, i / 2, (i % 2 ? m.C : m.B) + i / 2 * per_sample);
-#pragma omp for schedule(static)
-    for (int64_t i = 0; i < a.b * vectors; ++i) {
+  Arena arena{workspace, 0};
+  ScanMemory shared = scan_memory(a, arena, 0);
+  pack_all_states<T>(a, shared.B, shared.C);
+  in_parts(a.team, a.b * vectors, [&](int64_t part, int64_t from, int64_t to) {
+    Arena own{workspace, 0};
+    ScanMemory m = scan_memory(a, own, part);
+    for (int64_t i = from; i < to; ++i) {
       int64_t b = i / vectors, channel = i % vectors * W;
       scan_channels<T>(
           {a, b, channel, (int)smaller(W, a.e - channel), blocks, m.B + b * per_sample, m.C + b * per_sample}, m);
     }
-  }
+  });
 }
 
 }  // namespace
 
 size_t scan_workspace(const ScanArgs& a) {
   Arena arena{nullptr, 0};
-  scan_memory(a, arena, a.threads - 1);
+  scan_memory(a, arena, parts_of(a.team, a.b * ceil_div(a.e, W)) - 1);
   return arena.used;
 }
 void scan(const ScanArgs& a, char* workspace) {

@@ -1,7 +1,7 @@
 // One channel vector of a scan through its steps, as the forward and the backward pass take it.
 #pragma once
 #include "hold.h"
-#include "memory.h"
+#include "parallel.h"
 
 namespace skimba {
 namespace SKIMBA_ISA {
@@ -48,6 +48,17 @@ template <class T> void pack_states(const ScanArgs& a, const Rows& rows, int64_t
       for (int64_t i = 0; i < count; ++i) to[i] = scalar(row + i);
       for (int64_t i = count; i < N; ++i) to[i] = 0;
     }
+}
+
+// B and C of all samples, each [b][block][l][N].
+template <class T> void pack_all_states(const ScanArgs& a, float* B, float* C) {
+  int64_t per_sample = ceil_div(a.n, N) * a.l * N;
+  in_parts(a.team, a.b, [&](int64_t, int64_t from, int64_t to) {
+    for (int64_t b = from; b < to; ++b) {
+      pack_states<T>(a, a.B, b, B + b * per_sample);
+      pack_states<T>(a, a.C, b, C + b * per_sample);
+    }
+  });
 }
 
 // A for one channel vector, times a factor: [block][N][W]. What pads it is -1, not 0: an infinite time passes there

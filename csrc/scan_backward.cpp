@@ -6,7 +6,7 @@ namespace skimba {
 namespace SKIMBA_ISA {
 namespace {
 
-constexpr int GROUPS = 8;   // channel groups whose parts of dB and dC are summed in order, whatever the thread count
+constexpr int GROUPS = 8;   // channel groups whose parts of dB and dC are summed in order, whatever the number of parts
 constexpr int CHUNK = 128;  // steps whose states are kept, sized for the second-level cache
 
 struct BackMemory {
@@ -14,7 +14,7 @@ struct BackMemory {
   float *group_B, *group_C;                    // [b][group][block][l][N]: sums over the channels of a group
   float *group_gap, *group_step, *group_hold;  // [b][group][l]
   float *sample_A, *sample_D, *sample_bias;    // [b][e n], [b][e], [b][e]
-  float *A, *A_log2, *dA;                      // of each thread: [block][N][W]
+  float *A, *A_log2, *dA;                      // of each part: [block][N][W]
   float *h, *carry, *starts;                   // [block][N][W]; starts: one such for each chunk
   float *kept_h, *kept_decay;                  // [block][step][N][W]
   float *y, *grad_y, *grad_input, *grad_time;  // [step][W]
@@ -27,7 +27,7 @@ inline int64_t chunk_of(const ScanArgs& a) {
   return smaller(a.l, blocks < 8 ? CHUNK / blocks : 16);
 }
 
-BackMemory back_memory(const ScanArgs& a, Arena& arena, int64_t thread) {
+BackMemory back_memory(const ScanArgs& a, Arena& arena, int64_t part) {
   int64_t blocks = ceil_div(a.n, N), states = blocks * N, chunk = chunk_of(a);
   BackMemory m;
   m.B = arena.take<float>(a.b * states * a.l);
@@ -40,14 +40,14 @@ BackMemory back_memory(const ScanArgs& a, Arena& arena, int64_t thread) {
   m.sample_A = arena.take<float>(a.b * a.e * a.n);
   m.sample_D = arena.take<float>(a.b * a.e);
   m.sample_bias = arena.take<float>(a.b * a.e);
-  for (int64_t i = 0; i <= thread; ++i) {
-    float** states_of_thread[] = {&m.A, &m.A_log2, &m.dA, &m.h, &m.carry};
-    for (float** p : states_of_thread) *p = arena.take<float>(states * W);
+  for (int64_t i = 0; i <= part; ++i) {
+    float** states_of_part[] = {&m.A, &m.A_log2, &m.dA, &m.h, &m.carry};
+    for (float** p : states_of_part) *p = arena.take<float>(states * W);
     m.starts = arena.take<float>(states * W * ceil_div(a.l, chunk));
     m.kept_h = arena.take<float>(states * W * chunk);
     m.kept_decay = arena.take<float>(states * W * chunk);
-    float** steps_of_thread[] = {&m.y, &m.grad_y, &m.grad_input, &m.grad_time, &m.grad_step, &m.grad_hold};
-    for (float** p : steps_of_thread) *p = arena.take<float>(chunk * W);
+    float** steps_of_part[] = {&m.y, &m.grad_y, &m.grad_input, &m.grad_time, &m.grad_step, &m.grad_hold};
+    for (float** p : steps_of_part) *p = arena.take<float>(chunk * W);
     m.times = take_times(a, arena, chunk);
   }
   return m;
@@ -254,15 +254,13 @@ void sum_samples(const ScanArgs& a, const ScanGrads& g, const BackMemory& m, int
 
 template <class T> void scan_backward_typed(const ScanArgs& a, const ScanGrads& g, char* workspace) {
   int64_t blocks = ceil_div(a.n, N), vectors = ceil_div(a.e, W), per_sample = blocks * a.l * N;
-#pragma omp parallel num_threads(a.threads) if (a.threads > 1)
-  {
-    Arena arena{workspace, 0};
-    BackMemory m = back_memory(a, arena, omp_get_thread_num());
-#pragma omp for schedule(static)
-    for (int64_t i = 0; i < 2 * a.b; ++i)
-      pack_states<T>(a, i % 2 ? a.C : a.B, i / 2, (i % 2 ? m.C : m.B) + i / 2 * per_sample);
-#pragma omp for schedule(static)
-    for (int64_t i = 0; i < a.b * GROUPS; ++i) {
+  Arena arena{workspace, 0};
+  BackMemory shared = back_memory(a, arena, 0);
+  pack_all_states<T>(a, shared.B, shared.C);
+  in_parts(a.team, a.b * GROUPS, [&](int64_t part, int64_t from, int64_t to) {
+    Arena own{workspace, 0};
+    BackMemory m = back_memory(a, own, part);
+    for (int64_t i = from; i < to; ++i) {
       int64_t b = i / GROUPS, group = i % GROUPS;
       clear(m.group_B + i * per_sample, per_sample);
       clear(m.group_C + i * per_sample, per_sample);
@@ -274,18 +272,20 @@ template <class T> void scan_backward_typed(const ScanArgs& a, const ScanGrads& 
             {a, b, v * W, (int)smaller(W, a.e - v * W), blocks, m.B + b * per_sample, m.C + b * per_sample}, g, m,
             group);
     }
-#pragma omp for schedule(static) nowait
-    for (int64_t row = 0; row < a.b * a.l; ++row) sum_groups<T>(a, g, m, row);
-#pragma omp for schedule(static)
-    for (int64_t channel = 0; channel < a.e; ++channel) sum_samples(a, g, m, channel);
-  }
+  });
+  in_parts(a.team, a.b * a.l, [&](int64_t, int64_t from, int64_t to) {
+    for (int64_t row = from; row < to; ++row) sum_groups<T>(a, g, shared, row);
+  });
+  in_parts(a.team, a.e, [&](int64_t, int64_t from, int64_t to) {
+    for (int64_t channel = from; channel < to; ++channel) sum_samples(a, g, shared, channel);
+  });
 }
 
 }  // namespace
 
 size_t scan_backward_workspace(const ScanArgs& a) {
   Arena arena{nullptr, 0};
-  back_memory(a, arena, a.threads - 1);
+  back_memory(a, arena, parts_of(a.team, a.b * GROUPS) - 1);
   return arena.used;
 }
 void scan_backward(const ScanArgs& a, const ScanGrads& g, char* workspace) {

@@ -12,8 +12,8 @@ def ort_library() -> Path:
     """The library of skimba's operators for onnxruntime, 1.16 or later.
 
     Sessions with ``options.register_custom_ops_library(str(skimba.export.ort_library()))`` run our kernels where others run the
-    functions in the file. The library may be copied; other languages register it by its path too. Its kernels use OpenMP's
-    threads (``OMP_NUM_THREADS``), not those of the session.
+    functions in the file. The library may be copied; other languages register it by its path too. Its kernels run on
+    the session's threads (``intra_op_num_threads``); in onnxruntime 1.16, which lends none, each on one.
 
     Raises:
         RuntimeError: it was not built: there was no C++ compiler when skimba was installed.
