@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -8,12 +9,16 @@ from PIL import Image
 
 from skimba.cli import main
 from skimba.cli._models import parse_schedule
+from skimba.cli.measuring import sample
 from skimba.cost.flops import count_flops
 from skimba.data import embedded_test_images, load_fashion_mnist
+from skimba.dense import upernet
 from skimba.pruning import METHODS, prune, read_settings
+from skimba.quantization import is_quantized
 from skimba.store import create_model
 from skimba.store.publish import save_model
 from tests.data.idx_files import write_fashion_mnist
+from tests.data.test_clips import write_clip
 from tests.data.test_data import photographs
 
 
@@ -127,6 +132,35 @@ def test_a_schedule_is_found_printed_written_and_given_again(tmp_path, monkeypat
         json.loads(capsys.readouterr().out)["exact"]["total"]
         == count_flops(prune(model, **settings), convention="exact").total
     )
+
+
+def test_a_schedule_of_a_segmenter_is_of_its_backbone(tmp_path, monkeypatch, capsys):
+    file = tmp_path / "found.json"
+    run(monkeypatch, "schedule", "upernet:vim_micro", "--prune", "top", "--flops", "0.7", "--out", file)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines[:3]] == ["pruned by top", "schedule", "tokens"]
+    assert re.fullmatch(r"0\.\d+ G exact, 0\.(69\d|700) of the dense backbone's", lines[3])
+    assert json.loads(file.read_text())["schedule"]
+
+
+def test_stages_are_chosen_on_what_the_model_takes(tmp_path):
+    Image.new("RGB", (100, 70)).save(tmp_path / "picture.png")
+    write_clip(tmp_path / "clip.mp4", count=3)
+    for model, shape in (
+        (create_model("vim_micro"), (1, 1, 28, 28)),
+        (create_model("videomamba_micro"), (1, *create_model("videomamba_micro").input_shape())),
+        (upernet("vim_micro", 3), (1, 3, 128, 128)),
+    ):
+        path = tmp_path / ("clip.mp4" if model.task == "clips" else "picture.png")
+        assert sample(model, path, None).shape == shape
+
+
+def test_an_exported_model_is_quantised_where_asked(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr("skimba.cli.export.export", lambda model, path, **_: (written.append(model), path.touch()))
+    for options in ([], ["--int8"]):
+        run(monkeypatch, "export", "vim_micro", *options, "--out", tmp_path / "m.onnx")
+    assert [is_quantized(model) for model in written] == [False, True]
 
 
 def test_a_pruned_model_is_fine_tuned_and_evaluated(tmp_path, monkeypatch, capsys):

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional
 
 from skimba.cli._models import mode_of
 from skimba.cli._options import DataOptions
@@ -44,6 +49,16 @@ def find_files(model: TokenModel | DenseModel, paths: Iterable[Path]) -> ImageFi
         FileNotFoundError, ValueError: as :func:`skimba.data.find_images`.
     """
     return find_clips(paths) if model.task == "clips" else find_images(paths, mode_of(model))
+
+
+def one_batch(model: TokenModel | DenseModel, images: Any) -> Tensor:
+    """What a reader collated for the model, as one batch: a detector's or segmenter's pictures normalised, and as large as it is
+    made for."""
+    if isinstance(model, DenseModel):
+        size = list(model.img_size)
+        return torch.stack([functional.resize(model.pictures.normalize(image), size) for image in images])
+    batch: Tensor = images
+    return batch
 
 
 def _classes(

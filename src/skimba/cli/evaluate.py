@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 from timm.data import RealLabelsImagenet
-from torchvision.transforms.v2 import functional
 
 from skimba.cli._app import command, print_json, say, warn_of
 from skimba.cli._models import find_model
 from skimba.cli._options import DataOptions, Json, ModelOptions, RunOptions, Smoke
-from skimba.cli._pictures import open_split
+from skimba.cli._pictures import one_batch, open_split
 from skimba.cli._progress import bar
 from skimba.cli._results import check_results
 from skimba.cost.flops import count_flops
@@ -153,10 +151,7 @@ def _exact_gflops(task: Task, model: TokenModel | DenseModel, pictures: Pictures
     images, reducer = None, tokens_of(model).reducer
     if reducer is not None and reducer.counts_by_image:
         wanted = in_order(min(len(pictures), COUNTED), COUNTED)
-        images = next(load_batches(pictures, task.reader(model), wanted, workers=0)).images
-        if isinstance(model, DenseModel):
-            size = list(model.img_size)
-            images = torch.stack([functional.resize(model.pictures.normalize(image), size) for image in images])
+        images = one_batch(model, next(load_batches(pictures, task.reader(model), wanted, workers=0)).images)
         images = images.to(next(model.parameters()).device)
     return count_flops(model, convention="exact", images=images).total / 1e9
 

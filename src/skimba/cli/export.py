@@ -23,5 +23,5 @@ def export_model(
 ) -> None:
     """Write a model, dense or pruned, as a file that runs without skimba."""
     check_output(path, tuple(FORMATS), model.files)
-    export(find_model(model.source, model.pruning, model.checkpoint), path, batch=batch, opset=opset)
+    export(find_model(model.source, model.pruning, model.checkpoint, int8=model.int8), path, batch=batch, opset=opset)
     say(f"{path}: {path.stat().st_size / 1e6:.1f} MB")

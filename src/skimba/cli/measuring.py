@@ -15,21 +15,24 @@ from rich.table import Table
 
 from skimba.cli import _class_demo, _clip_demo, _dense_demo
 from skimba.cli._app import command, out, print_json, say
-from skimba.cli._models import find_model, mode_of, prune_arguments
+from skimba.cli._models import find_model, prune_arguments
 from skimba.cli._options import Checkpoint, Device, Json, ModelOptions, ModelSource, Pruning, Schedule
+from skimba.cli._pictures import find_files, one_batch
 from skimba.cli._progress import bar
 from skimba.cost.flops import count_flops
-from skimba.data import find_images
 from skimba.data.loading import in_order, load_batches
+from skimba.dense import DenseModel
+from skimba.dense.model import tokens_of
 from skimba.models import TokenModel
 from skimba.pruning import Pruner, Target, prune, read_settings, read_target
 from skimba.reports import bench as benchmark
 from skimba.reports.dense_demo import KINDS
 from skimba.reports.doctor import examine
 from skimba.runtime.files import check_output, write_text_atomically
-from skimba.tasks import CLASSIFICATION
+from skimba.tasks import task_of
 
 PICTURES = (".png", ".pdf", ".svg")  # what matplotlib writes
+SAMPLE, DENSE_SAMPLE = 256, 16  # pictures to choose stages on; those of detectors and segmenters are large
 
 
 @command("doctor")
@@ -82,8 +85,14 @@ class TargetOptions:
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Images at a time for --speedup (8) and --milliseconds (1).")
     ] = None
-    images: Annotated[Path | None, typer.Option(help="Unlabelled pictures to choose the stages on.")] = None
-    count: Annotated[int, typer.Option(min=1, help="How many of them to read, spread over the folder.")] = 256
+    images: Annotated[Path | None, typer.Option(help="Unlabelled pictures, or clips, to choose the stages on.")] = None
+    count: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="How many of them to read, spread over the folder: 256, of a detector or segmenter 16, if left out.",
+        ),
+    ] = None
 
     def target(self) -> Target:
         """Without its images."""
@@ -109,25 +118,30 @@ def schedule_command(
     target: Any = wanted.target()
     model = find_model(source, None, checkpoint, weights=wanted.images is not None).eval()
     if wanted.images is not None:
-        target = replace(target, images=_sample(model, wanted.images, wanted.count))
+        target = replace(target, images=sample(model, wanted.images, wanted.count))
     pruned = prune(model, **read_settings({**(prune_arguments(method, None) or {}), "schedule": target}))
-    assert isinstance(pruned.reducer, Pruner)
-    found = pruned.reducer.to_dict()
+    reducer = tokens_of(pruned).reducer
+    assert isinstance(reducer, Pruner)
+    found = reducer.to_dict()
     if settings is not None:
         write_text_atomically(settings, json.dumps(found, indent=2) + "\n")
     if json_output:
         print_json(found)
         return
-    say(str(pruned.reducer))
-    exact = [count_flops(each, convention="exact").total for each in (pruned, model)]
-    say(f"{exact[0] / 1e9:.3f} G exact, {exact[0] / exact[1]:.3f} of the dense model's")
+    for line in str(reducer).splitlines():
+        say(line)
+    images = target.images if reducer.counts_by_image else None
+    exact = [count_flops(tokens_of(each), convention="exact", images=images).total for each in (pruned, model)]
+    whole = "backbone" if isinstance(model, DenseModel) else "model"
+    say(f"{exact[0] / 1e9:.3f} G exact, {exact[0] / exact[1]:.3f} of the dense {whole}'s")
 
 
-def _sample(model: TokenModel, folder: Path, count: int) -> torch.Tensor:
-    """``(b c height width)``: so many pictures, from all over a folder."""
-    files = find_images([folder], mode_of(model))
+def sample(model: TokenModel | DenseModel, folder: Path, count: int | None) -> torch.Tensor:
+    """One batch of so many pictures, or clips, from all over a folder."""
+    count = count or (DENSE_SAMPLE if isinstance(model, DenseModel) else SAMPLE)
+    files = find_files(model, [folder])
     wanted = in_order(len(files), count, every=max(len(files) // count, 1))[0]
-    return next(load_batches(files, CLASSIFICATION.reader(model), [wanted], workers=0, strict=True)).images
+    return one_batch(model, next(load_batches(files, task_of(model).reader(model), [wanted], 0, strict=True)).images)
 
 
 @command("bench")
