@@ -248,6 +248,8 @@ def test_a_checkpoint_of_the_other_task_is_named(tmp_path):
     torch.save({"state_dict": classifier.state_dict()}, tmp_path / "classifier.pth")
     with pytest.raises(ValueError, match="holds the weights of a classifier"):
         skimba.mask_rcnn("plain_mamba_micro", 3, checkpoint=tmp_path / "classifier.pth", **SIZES)
+    with pytest.raises(ValueError, match=r"holds the weights of a UperNet .*, and this is a classifier"):
+        skimba.create_model("plain_mamba_micro_patch4_56", checkpoint=tmp_path / "segmenter.pth")
 
 
 def test_a_checkpoint_loads_and_other_classes_start_afresh(tmp_path):

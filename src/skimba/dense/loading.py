@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-
-from torch import Tensor
 
 from skimba.dense.model import DenseModel
 from skimba.models.checkpoint import mismatches, read_state_dict
-
-# What a checkpoint's names begin with, for each kind of model that has some.
-KINDS = {
-    "a Mask R-CNN (skimba.mask_rcnn)": "roi_head.",
-    "a RetinaNet, which skimba does not have": "bbox_head.",
-    "a UperNet (skimba.upernet)": "decode_head.",
-    "a classifier (skimba.create_model)": "head.",
-}
+from skimba.models.origin import kind_of
 
 
 def load_dense(model: DenseModel, path: str | Path, fresh: Sequence[str] = ()) -> list[str]:
@@ -35,7 +26,7 @@ def load_dense(model: DenseModel, path: str | Path, fresh: Sequence[str] = ()) -
             is then unchanged.
     """
     found, own = read_state_dict(path), model.state_dict()
-    kind, expected = _kind(found), _kind(own)
+    kind, expected = kind_of(found), kind_of(own)
     if kind != expected:
         raise ValueError(f"{path} holds the weights of {kind}, and this is {expected}")
     kept = [
@@ -48,10 +39,3 @@ def load_dense(model: DenseModel, path: str | Path, fresh: Sequence[str] = ()) -
         raise ValueError(f"{path} does not fit this {type(model).__name__}: " + "; ".join(problems))
     model.load_state_dict(found)
     return sorted(kept)
-
-
-def _kind(state: Mapping[str, Tensor]) -> str:
-    for kind, beginning in KINDS.items():
-        if any(name.startswith(beginning) for name in state):
-            return kind
-    return "an unknown kind of model"

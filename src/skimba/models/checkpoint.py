@@ -20,7 +20,7 @@ from torch import Tensor
 
 from skimba.layers.patch_embed import fit_positions, fit_times
 from skimba.models.base import TokenModel
-from skimba.models.origin import ARCHITECTURE, check_family
+from skimba.models.origin import ARCHITECTURE, CLASSIFIER, UNKNOWN, check_family, kind_of
 from skimba.runtime.messages import listed, plain
 
 # The only classes besides tensors and plain containers that the official files hold (their training arguments).
@@ -169,10 +169,12 @@ def load_checkpoint(
 
     Raises:
         FileNotFoundError, ValueError: as :func:`skimba.models.read_state_dict`; ValueError too if names, shapes or kinds of
-            numbers do not match, if the checkpoint is of another family (:mod:`skimba.models.origin`), or if some weights are
-            not finite.
+            numbers do not match, if the checkpoint is of another task or family (:mod:`skimba.models.origin`), or if some
+            weights are not finite.
     """
     (found, told), own = _read(Path(path), weights), model.state_dict()
+    if (kind := kind_of(found)) not in (CLASSIFIER, UNKNOWN):
+        raise ValueError(f"{path} holds the weights of {kind}, and this is {CLASSIFIER}")
     check_family(model.family, Path(path), told, found)
     report = LoadReport(ignored=[name for name in found if name.startswith(EMA_BUFFER)])
     if report.ignored:

@@ -1,10 +1,10 @@
-"""Of which family a checkpoint is. Vim and VideoMamba have weights of the same names and shapes, and only one place of the class
-token is right for them."""
+"""Of which task and family a checkpoint is. Vim and VideoMamba have weights of the same names and shapes, and only one place of
+the class token is right for them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,21 @@ from torch import Tensor
 ARCHITECTURE = "architecture"  # in the metadata of a .safetensors that skimba writes: the model's name
 # How names of models and published files begin, ours and the official ones. PlainMamba's weights have names of their own.
 FAMILIES = {"vim_": "Vim", "videomamba_": "VideoMamba", "mambar_": "Mamba-Reg", "local_vim_": "LocalVim"}
+
+CLASSIFIER, UNKNOWN = "a classifier (skimba.create_model)", "an unknown kind of model"
+# What a checkpoint's names begin with, for each kind of model that has some.
+KINDS = {
+    "a Mask R-CNN (skimba.mask_rcnn)": "roi_head.",
+    "a RetinaNet, which skimba does not have": "bbox_head.",
+    "a UperNet (skimba.upernet)": "decode_head.",
+    CLASSIFIER: "head.",
+}
+
+
+def kind_of(names: Iterable[str]) -> str:
+    """What kind of model has weights of these names: a key of :data:`KINDS`, or :data:`UNKNOWN`."""
+    known = tuple(names)
+    return next((kind for kind, start in KINDS.items() if any(name.startswith(start) for name in known)), UNKNOWN)
 
 
 def check_family(family: str, path: Path, told: Any, weights: Mapping[str, Tensor]) -> None:
