@@ -98,6 +98,15 @@ def test_sound_alone_is_no_clip(tmp_path):
         read_frames(tmp_path / "sound.mp4", 4)
 
 
+def test_a_clip_without_a_decoder_is_a_sentence(tmp_path):
+    write_clip(tmp_path / "clip.mkv")
+    content = (tmp_path / "clip.mkv").read_bytes()
+    assert content.count(b"V_MPEG4/ISO/ASP") == 1
+    (tmp_path / "clip.mkv").write_bytes(content.replace(b"V_MPEG4/ISO/ASP", b"V_OTHER/ISO/ASP"))
+    with pytest.raises(ValueError, match=r"clip\.mkv cannot be read as a clip: FFmpeg knows no decoder"):
+        read_frames(tmp_path / "clip.mkv", 4)
+
+
 @pytest.fixture
 def moving():
     pixels = torch.full((12, 1, 28, 28), 255, dtype=torch.uint8)

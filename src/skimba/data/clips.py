@@ -83,27 +83,33 @@ def read_frames(path: str | Path, count: int) -> list[Image.Image]:
     except ImportError as error:
         raise ImportError("clips need PyAV: pip install 'skimba[video]'") from error
     check_regular(path)
-    name = escape(str(path))
     try:
         with av.open(str(path), options={"format_whitelist": FORMATS, "protocol_whitelist": "file"}) as container:
-            if not container.streams.video:
-                raise ValueError(f"{name} holds no video stream")
-            stream = container.streams.video[0]
-            if stream.width * stream.height > MOST_PIXELS:
-                raise ValueError(
-                    f"{name} has frames of {stream.width} x {stream.height} pixels, the most are {MOST_PIXELS}"
-                )
-            stream.thread_type = "AUTO"
-            return _frames_at(container, stream, _middles(container, stream, name, count))
-    except av.error.FFmpegError as error:
-        raise ValueError(f"{name} cannot be read as a clip: {plain(error.strerror)}") from error
+            stream = _video(container)
+            return _frames_at(container, stream, _middles(container, stream, count))
+    except Exception as error:  # for broken files FFmpeg's wrapper raises UnicodeDecodeError and others too
+        reason = error.strerror if isinstance(error, av.error.FFmpegError) else error
+        raise ValueError(f"{escape(str(path))} cannot be read as a clip: {plain(reason)}") from error
 
 
-def _middles(container: InputContainer, stream: VideoStream, name: str, count: int) -> list[int]:
+def _video(container: InputContainer) -> VideoStream:
+    """The first video stream. Raises ValueError if it cannot be decoded."""
+    if not container.streams.video:
+        raise ValueError("it holds no video stream")
+    stream = container.streams.video[0]
+    if stream.codec_context is None:
+        raise ValueError("FFmpeg knows no decoder of its video stream")
+    if stream.width * stream.height > MOST_PIXELS:
+        raise ValueError(f"it has frames of {stream.width} x {stream.height} pixels, the most are {MOST_PIXELS}")
+    stream.thread_type = "AUTO"
+    return stream
+
+
+def _middles(container: InputContainer, stream: VideoStream, count: int) -> list[int]:
     """Time stamps of the frames in the middles of equal parts: packets tell them, nothing is decoded."""
     times = sorted(packet.pts for packet in container.demux(stream) if packet.pts is not None)
     if not times:
-        raise ValueError(f"{name} holds no frame")
+        raise ValueError("it holds no frame")
     return [times[(2 * part + 1) * len(times) // (2 * count)] for part in range(count)]
 
 
@@ -118,5 +124,7 @@ def _frames_at(container: InputContainer, stream: VideoStream, times: Sequence[i
                 here = frame
                 if frame.pts is not None and frame.pts >= time:
                     break
+        if here is None:
+            raise ValueError("none of its frames can be decoded")
         found.append(here.to_image())
     return found
