@@ -55,6 +55,10 @@ def test_tokens_are_really_removed_and_stay_in_order(model, images, method):
             assert stage.layout.size.sum(1).eq(48 + extra).all()
 
 
+def test_an_empty_batch_has_no_answers(model, images, method):
+    assert skimba.prune(model, method, KEEP)(images[:0]).shape == (0, 5)
+
+
 def test_an_image_does_not_depend_on_its_batch(model, images, method):
     pruned = skimba.prune(model, method, KEEP)
     with torch.no_grad():

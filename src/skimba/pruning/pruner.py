@@ -122,7 +122,7 @@ class Pruner:
         weight = self.method.part.weights(tokens, self._stage(block, present))
         counts = self.method.image_counts(weight, share) + (present - weight.shape[1])
         counts = ((counts + COUNT_STEP - 1) // COUNT_STEP * COUNT_STEP).clamp(max=present)
-        distinct = counts.unique().tolist()
+        distinct = counts.unique().tolist() or [present]  # of no images
         if len(distinct) == 1:
             return self._reduce(tokens, block, distinct[0])
         rows = tuple((counts == count).nonzero()[:, 0] for count in distinct)

@@ -143,7 +143,7 @@ class Layout:
             return 0, self.length - 1
         if self.position is None:
             return self.extras[0], self.extras[0]
-        if not _is_readable(self.position):
+        if not _is_readable(self.position) or len(self.position) == 0:
             return 0, self.length - 1
         place = self.extra_places(self.position.shape[0], self.position.device)
         return int(place.min()), int(place.max())
