@@ -53,6 +53,19 @@ def test_tokens_are_gone_from_the_sequences(small, onnx_path):
     assert lengths == [49, 49, 25, 25]
 
 
+@torch.no_grad()
+def test_nothing_is_added_without_a_lock(onnx_path, tmp_path):
+    """onnxruntime runs ScatterND from several threads, which lose a summand where two add to one place."""
+    model = tiny("vim", "hold", depth=2)
+    path = skimba.export(model, tmp_path / "m.onnx")
+    images = torch.randn(3, 3, 24, 32)
+    torch.testing.assert_close(logits_of(session_of(path), images), model(images), rtol=1e-5, atol=1e-6)
+    for file in (onnx.load(onnx_path), onnx.load(path)):
+        nodes = [*file.graph.node, *(node for function in file.functions for node in function.node)]
+        adding = {node.op_type for node in nodes for a in node.attribute if a.name == "reduction" and a.s == b"add"}
+        assert adding <= {"ScatterElements"}
+
+
 def test_the_metadata_says_what_a_caller_needs(small, onnx_path):
     content = json.loads(session_of(onnx_path).get_modelmeta().custom_metadata_map["skimba"])
     assert content["images"] == {"shape": [3, 24, 32], "batch": None, "dtype": "float32"}

@@ -16,7 +16,7 @@ from functools import partial
 from onnx import AttributeProto, FunctionProto, TensorProto, helper
 
 from skimba.export.nodes import Given, Nodes
-from skimba.export.pieces import flat_rows, flat_tokens, silu, take
+from skimba.export.pieces import flat_rows, silu, take
 from skimba.export.scan_nodes import write_scan
 
 DOMAIN, VERSION = "skimba", 1
@@ -124,14 +124,17 @@ def _shows(nodes: Nodes, shown: str) -> str:
 
 
 def _mean_shown(nodes: Nodes, full: str, shown: str) -> str:
-    """For each token of ``x`` the mean of ``full (b … e)`` over the positions that show it."""
-    rows = nodes("Reshape", flat_rows(nodes, nodes("Max", shown, 0), "x"), [-1, 1])
-    weight = nodes("Reshape", _shows(nodes, shown), [-1, 1])
-    none = nodes("ConstantOfShape", nodes("Shape", flat_tokens(nodes, "x")))  # (b*l e)
-    total = nodes("ScatterND", none, rows, nodes("Mul", flat_tokens(nodes, full), weight), reduction="add")
-    no_count = nodes("Slice", none, [0], [1], [1])  # (b*l 1)
-    count = nodes("Max", nodes("ScatterND", no_count, rows, weight, reduction="add"), 1.0)
-    return nodes("Reshape", nodes("Div", total, count), nodes("Shape", "x"))
+    """For each token of ``x (b l e)`` the mean of ``full (b … e)`` over the positions that show it.
+
+    A product of matrices: onnxruntime adds what ScatterND brings to one place without a lock, from several threads.
+    """
+    tokens = nodes("Range", 0, nodes("Squeeze", nodes("Shape", "x", start=1, end=2), [0]), 1)
+    here = nodes("Equal", nodes("Unsqueeze", tokens, [1]), nodes("Unsqueeze", shown, [1]))  # (b l L)
+    weight = nodes("Cast", here, to=TensorProto.FLOAT)
+    count = nodes("Max", nodes("ReduceSum", weight, [-1]), 1.0)
+    positions = nodes("Reshape", full, nodes("Concat", nodes("Shape", shown), [-1], axis=0))  # (b L e)
+    total = nodes("MatMul", weight, positions)
+    return nodes("Div", total, count)
 
 
 def add_rms_norm(residual: bool) -> OnnxFunction:

@@ -1,4 +1,4 @@
-"""What torch's exporter to ONNX writes for the operators that it does not know: skimba's, and a stable sort."""
+"""What torch's exporter to ONNX writes for skimba's operators, for a stable sort and for sums of rows."""
 
 from __future__ import annotations
 
@@ -51,6 +51,7 @@ class Operators:
             ops.add_rms_norm.default: _of(NormInputs, self._norm),
             ops.int8_linear.default: _of(Int8Inputs, self._int8),
             torch.ops.aten.sort.stable: stable_sort,
+            torch.ops.aten.index_add.default: add_rows,
         }
 
     def _call(self, function: OnnxFunction, operands: dict[str, Any], **attributes: Any) -> Any:
@@ -114,6 +115,18 @@ def stable_sort(x, *, stable=True, dim=-1, descending=False):  # type: ignore[no
     rank = op.ReduceSum(op.Cast(goes_before, to=7), last, keepdims=0)
     index = op.ScatterElements(op.Mul(rank, zero), rank, op.Expand(places, op.Shape(x)), axis=-1)
     return op.GatherElements(x, index, axis=-1), index
+
+
+def add_rows(x, dim, index, source, *, alpha=1):  # type: ignore[no-untyped-def]
+    """``aten::index_add`` of rows. By ScatterElements: what ScatterND brings to one place, onnxruntime adds from several threads
+    without a lock. Its result has as many rows as come, or more: those are cut off again."""
+    if dim != 0 or alpha != 1:
+        raise ValueError(f"rows are added along axis 0, as they are; got axis {dim}, times {alpha}")
+    more = op.CastLike(op.ConstantOfShape(op.Shape(source)), source)
+    column = op.Reshape(index, op.Constant(value_ints=[-1] + [1] * (len(source.shape) - 1)))
+    rows = op.Expand(column, op.Shape(source))
+    total = op.ScatterElements(op.Concat(x, more, axis=0), rows, source, axis=0, reduction="add")
+    return op.Slice(total, op.Constant(value_ints=[0]), op.Shape(x, start=0, end=1), op.Constant(value_ints=[0]))
 
 
 def _schema(function: OnnxFunction) -> OpSchema:
