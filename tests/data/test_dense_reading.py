@@ -71,6 +71,11 @@ def test_crowds_are_left_out_and_nothing_is_a_background_picture():
     assert target["boxes"].dtype == torch.float32
 
 
+def test_a_picture_smaller_than_a_patch_is_a_reject_in_training_too():
+    with pytest.raises(ValueError, match="it is 60 by 40 pixels, smaller than a patch"):
+        ObjectReader(mirrored(), least=41).read(painted([(3, 8, 5, 20, 25)]), 0)
+
+
 def test_polygons_are_drawn():
     pytest.importorskip("pycocotools")
     pictures = painted([])

@@ -8,7 +8,9 @@ import torch
 from PIL import Image
 
 import skimba
-from skimba.data import IGNORED, SceneMaps, SceneObjects, embedded_test_images, find_images, select
+from skimba.cli._options import DataOptions
+from skimba.cli._pictures import open_split
+from skimba.data import IGNORED, SceneMaps, SceneObjects, embedded_test_images, find_images, open_maps, select
 from skimba.data.instances import runs_from, runs_of, text_of
 from skimba.data.loading import in_order
 from skimba.data.scene_targets import dense_scenes
@@ -200,6 +202,51 @@ def test_predict_draws_and_names_what_is_too_small(case, tmp_path, monkeypatch, 
     assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["000000_a.png", "000001_b.png"]
     assert "smaller than a patch (8 px)" in (tmp_path / (out.name + ".rejects.csv")).read_text()
     assert out.exists()
+
+
+def test_broken_maps_are_named_and_left_out_of_training_and_evaluation(tmp_path, segmenter):
+    for split in ("train", "val"):
+        for number in range(4):
+            for kind, size in (("images", (24, 24)), ("annotations", (24, 9 if number == 2 else 24))):
+                path = tmp_path / "data" / kind / split / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("L", size, number).save(path)
+        (tmp_path / "data" / "annotations" / split / "0.png").write_bytes(b"broken")
+    (tmp_path / "data" / "classes.txt").write_text("\n".join(MAPS.classes))
+    trained, tested = (open_maps(tmp_path / "data", split) for split in ("train", "test"))
+    rows, rejected = predict_all(task_of(segmenter), segmenter, tested, 4)
+    assert [row.name for row in rows] == ["1.png", "3.png"]
+    assert "0.png cannot be read" in rejected[0].reason
+    assert "2.png is 24 by 24 pixels, its map 24 by 9" in rejected[1].reason
+    named = []
+    recipe = Recipe("vim_micro", kind="upernet", sizes=SMALL, augmentation="mirror", epochs=1, batch_size=4)
+    found = train(
+        recipe, trained, tested, tmp_path / "run", on_rejected=lambda some: named.extend(one.name for one in some)
+    )
+    assert found["images"] == 2
+    assert {"0.png", "2.png"} <= set(named)
+
+
+def test_faults_of_the_data_are_told(tmp_path, capsys):
+    for kind, names in (("images", "ab"), ("annotations", "b")):
+        (tmp_path / kind / "val").mkdir(parents=True)
+        for name in names:
+            Image.new("L", (24, 24)).save(tmp_path / kind / "val" / f"{name}.png")
+    (tmp_path / "classes.txt").write_text("sky\n")
+    assert len(open_split(skimba.upernet("vim_micro", 1, **SMALL), DataOptions(), "test", tmp_path)) == 1
+    assert capsys.readouterr().err.split() == [
+        "left",
+        "out",
+        "of",
+        "the",
+        "test",
+        "set:",
+        "1",
+        "with",
+        "no",
+        "map",
+        "(a)",
+    ]
 
 
 @pytest.mark.parametrize("name", ["detection", "segmentation"])

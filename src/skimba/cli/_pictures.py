@@ -10,11 +10,15 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
+from skimba.cli._app import warn
 from skimba.cli._models import mode_of
 from skimba.cli._options import DataOptions
 from skimba.data import (
     ImageFiles,
+    InstanceFiles,
+    MappedFiles,
     Pictures,
+    describe_faults,
     find_clips,
     find_images,
     open_clips,
@@ -81,7 +85,10 @@ def _dense(opened: Callable[..., Pictures]) -> Callable[..., Pictures]:
     ) -> Pictures:
         if given.labels is not None:
             raise ValueError(f"--labels is for classification, and this model is for {model.task}")
-        return opened(folder, split, mode_of(model))
+        pictures = opened(folder, split, mode_of(model))
+        if isinstance(pictures, InstanceFiles | MappedFiles) and pictures.faults:
+            warn(f"left out of the {split} set: {describe_faults(pictures.faults)}")
+        return pictures
 
     return open_dense
 

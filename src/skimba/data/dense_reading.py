@@ -16,7 +16,7 @@ from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional
 
 from skimba.data.instances import Instances
-from skimba.data.label_maps import IGNORED
+from skimba.data.label_maps import IGNORED, LabelMap
 from skimba.runtime.names import escape
 
 # A picture as uint8 and what is in it (a dict of boxes, masks and labels, or a map), and both again, changed together.
@@ -51,16 +51,22 @@ class PictureReader:
     least: int = 1
 
     def read(self, pictures: Named, index: int) -> tuple[Tensor, None]:
-        picture = pictures.picture(index)
-        if min(picture.size) < self.least:
-            raise ValueError(
-                f"{escape(pictures.name(index))} is {picture.width} by {picture.height} pixels, smaller than a patch "
-                f"({self.least} px)"
-            )
-        return _scaled(functional.pil_to_tensor(picture)), None
+        return _scaled(functional.pil_to_tensor(_picture(pictures, index, self.least))), None
 
     def collate(self, samples: list[tuple[Tensor, None]]) -> tuple[list[Tensor], list[None]]:
         return [image for image, _ in samples], [None for _ in samples]
+
+
+@dataclass(frozen=True)
+class MeasurableReader(PictureReader):
+    """As :class:`PictureReader`, and a picture cannot be read either if its label map cannot, or has another size: its
+    prediction could not be measured."""
+
+    def read(self, pictures: Named, index: int) -> tuple[Tensor, None]:
+        picture = _picture(pictures, index, self.least)
+        if isinstance(pictures.target(index), LabelMap):
+            _map_of(picture, pictures, index)
+        return _scaled(functional.pil_to_tensor(picture)), None
 
 
 @dataclass(frozen=True)
@@ -69,12 +75,16 @@ class ObjectReader:
 
     A target has ``boxes (n 4)`` float32, ``labels (n)`` int64 from 1 (0 is the background), ``masks (n height width)`` bool;
     n = 0 is allowed. Crowds are left out.
+
+    Attributes:
+        least: pixels that a picture must be high and wide, or it cannot be read.
     """
 
     changes: Changes
+    least: int = 1
 
     def read(self, pictures: Named, index: int) -> tuple[Tensor, dict[str, Tensor]]:
-        image, target = tv_tensors.Image(pictures.picture(index)), pictures.target(index).read()
+        image, target = tv_tensors.Image(_picture(pictures, index, self.least)), pictures.target(index).read()
         image, found = self.changes(image, _objects(target))
         return _scaled(image), {name: value.as_subclass(Tensor) for name, value in found.items()}
 
@@ -92,12 +102,8 @@ class MapReader:
     changes: Changes
 
     def read(self, pictures: Named, index: int) -> tuple[Tensor, Tensor]:
-        picture, target = pictures.picture(index), pictures.target(index).read()
-        if picture.size != target.shape[::-1]:
-            raise ValueError(
-                f"{escape(pictures.name(index))} is {picture.width} by {picture.height} pixels, its map "
-                f"{target.shape[1]} by {target.shape[0]}"
-            )
+        picture = pictures.picture(index)
+        target = _map_of(picture, pictures, index)
         image, classes = self.changes(tv_tensors.Image(picture), tv_tensors.Mask(torch.from_numpy(target)))
         return _scaled(image), classes.as_subclass(Tensor)
 
@@ -172,6 +178,27 @@ def mirrored_maps() -> Changes:
 
 
 _finish = v2.Compose([v2.RandomHorizontalFlip(), v2.RandomPhotometricDistort()])
+
+
+def _picture(pictures: Named, index: int, least: int) -> Image:
+    """Raises ValueError: it cannot be read, or has a side below ``least`` pixels."""
+    picture = pictures.picture(index)
+    if min(picture.size) < least:
+        raise ValueError(
+            f"{escape(pictures.name(index))} is {picture.width} by {picture.height} pixels, smaller than a patch ({least} px)"
+        )
+    return picture
+
+
+def _map_of(picture: Image, pictures: Named, index: int) -> npt.NDArray[np.int64]:
+    """Its label map. Raises ValueError: that cannot be read, or is of another size."""
+    target: npt.NDArray[np.int64] = pictures.target(index).read()
+    if picture.size != target.shape[::-1]:
+        raise ValueError(
+            f"{escape(pictures.name(index))} is {picture.width} by {picture.height} pixels, its map {target.shape[1]} by "
+            f"{target.shape[0]}"
+        )
+    return target
 
 
 def _scaled(image: Tensor) -> Tensor:

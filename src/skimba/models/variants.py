@@ -109,7 +109,9 @@ def fetch(source: Source) -> Path:
             raise FileNotFoundError(f"no weights {source} in this installation of skimba (looked in {path.parent})")
         return path
     if source is None:
-        raise FileNotFoundError("no weights of this model are published: create_model(name, checkpoint=PATH)")
+        raise FileNotFoundError(
+            "no weights of this model are published: give a file of yours as checkpoint=PATH (--checkpoint)"
+        )
     if isinstance(source, WebFile):
         path = Path(torch.hub.get_dir()) / "checkpoints" / source.name
         if path.is_file():
@@ -126,8 +128,7 @@ def fetch(source: Source) -> Path:
     except Exception as error:  # the hub client raises its HTTP library's own types: all mean "unavailable"
         raise ConnectionError(
             f"cannot download {source.name} ({type(error).__name__}). Fetch it on a connected machine from "
-            f"{source.url}, put it anywhere, and pass its path: "
-            "create_model(name, checkpoint=PATH)"
+            f"{source.url}, put it anywhere, and pass its path as checkpoint=PATH (--checkpoint)"
         ) from error
 
 

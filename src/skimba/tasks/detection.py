@@ -89,7 +89,7 @@ class Detection:
 
     def training_reader(self, model: MaskRCNN) -> ObjectReader:
         check_augmentation(self.augmentation, AUGMENTATIONS, "detection")
-        return ObjectReader(AUGMENTATIONS[self.augmentation](self.crop_side))
+        return ObjectReader(AUGMENTATIONS[self.augmentation](self.crop_side), model.backbone.patch_size)
 
     def criterion(self, model: MaskRCNN, teacher: nn.Module | None) -> Criterion:
         check_no_teacher(teacher, "detection")

@@ -13,7 +13,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from skimba.data import IGNORED, Pictures
-from skimba.data.dense_reading import Changes, CroppedMaps, MapReader, PictureReader, mirrored_maps
+from skimba.data.dense_reading import Changes, CroppedMaps, MapReader, MeasurableReader, mirrored_maps
 from skimba.data.loading import Batch
 from skimba.dense import UperNet
 from skimba.runtime.files import write_atomically
@@ -74,8 +74,8 @@ class Segmentation:
     def check_targets(self, pictures: Pictures) -> None:
         check_targets_are(np.ndarray, "label maps", pictures)
 
-    def reader(self, model: UperNet) -> PictureReader:
-        return PictureReader(model.backbone.patch_size)
+    def reader(self, model: UperNet) -> MeasurableReader:
+        return MeasurableReader(model.backbone.patch_size)
 
     def training_reader(self, model: UperNet) -> MapReader:
         check_augmentation(self.augmentation, AUGMENTATIONS, "segmentation")
