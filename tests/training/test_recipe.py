@@ -2,9 +2,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from skimba.cost.flops import count_flops
+from skimba.dense import upernet
 from skimba.pruning import prune, read_settings
+from skimba.store import save_model
 from skimba.training import Recipe, read_recipe
 from tests.cli.test_cli import run
 from tests.data.idx_files import write_fashion_mnist
@@ -66,6 +69,19 @@ def test_a_recipes_flops_are_the_published_ones(name, figure):
         model = prune(model, **read_settings(recipe.prune))
     published, tolerance = figure
     assert count_flops(model, convention="published").total / 1e9 == pytest.approx(published, abs=tolerance)
+
+
+def test_a_segmenter_goes_on_from_its_own_file_with_the_classes_of_the_pictures(tmp_path):
+    """Else it had ADE20K's 150, which fit no file of other classes."""
+    trained = upernet("vim_micro", num_classes=3)
+    save_model(trained, path := tmp_path / "weights.safetensors")
+    recipe = Recipe("vim_micro", kind="upernet", checkpoint=str(path))
+    for classes in (3, 5):
+        model = recipe.dense_model(num_classes=classes, in_chans=3)
+        own = model.state_dict()
+        same = {name for name, value in trained.state_dict().items() if torch.equal(value, own[name])}
+        fresh = {name for name in own.keys() - same if not name.endswith("num_batches_tracked")}
+        assert {name.split(".")[-2] for name in fresh} == (set() if classes == 3 else {"conv_seg"})
 
 
 def test_what_is_given_wins(tmp_path):

@@ -38,7 +38,8 @@ class Recipe:
         kind: what is made of it: ``"classifier"``, ``"mask_rcnn"`` or ``"upernet"``.
         sizes: overrides of the model's sizes, for instance ``{"num_classes": 10, "drop_path_rate": 0.1}``.
         pretrained: start from the model's own weights; for ``mask_rcnn`` and ``upernet`` whose, for instance ``"imagenet"``.
-        checkpoint: start from the weights in this file.
+        checkpoint: start from the weights in this file. A detector's or segmenter's layers of the classes start afresh where the
+            pictures have another number of them.
         prune: arguments of :func:`skimba.prune` as plain data, for instance ``{"method": "hold", "schedule": {"flops": 0.6}}``:
             tokens are removed in training too.
         teacher: ``"dense"``: the unpruned model as it was at the start also teaches, by the Kullback-Leibler divergence
@@ -181,8 +182,11 @@ class Recipe:
 
     @property
     def has_head(self) -> bool:
-        """Whether the weights that it starts from decide the classes, as those of a backbone alone do not."""
-        return self.from_weights and self.pretrained != IMAGENET
+        """Whether the weights that it starts from decide the classes: those of a backbone alone do not, nor does the checkpoint
+        of a detector or segmenter."""
+        if self.checkpoint is not None:
+            return self.kind == CLASSIFIER
+        return bool(self.pretrained) and self.pretrained != IMAGENET
 
     def as_smoke(self) -> Recipe:
         """The same on a narrow model with small images, a small batch and one epoch, from random weights."""
@@ -214,7 +218,7 @@ class Recipe:
             sizes: defaults for a model whose weights do not decide them.
         """
         path = checkpoint or self.checkpoint
-        decided = self.has_head or path is not None
+        decided = self.has_head or checkpoint is not None
         model = make_model(
             self.kind,
             self.model,
