@@ -77,7 +77,7 @@ def test_a_time_on_a_gpu_ends_when_the_gpu_has_finished(monkeypatch):
 
 def test_without_a_gpu_there_is_nothing_to_time_on_one(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match="device 'cuda' cannot be timed: torch finds no CUDA device"):
+    with pytest.raises(ValueError, match="device 'cuda' cannot be used: torch finds no CUDA device"):
         bench(["vim_micro"], ["dense"], ["fp32"], [1], [None], 1, device="cuda")
 
 

@@ -244,6 +244,8 @@ def wrong_calls(folder):
     yield ["schedule", "vim_micro", "--flops", "0.6", "--out", folder / "s.toml"], "must end in .json"
     yield ["schedule", "vim_micro", "--flops", "0.01"], "comes down to"
     yield ["schedule", "vim_micro"], "give a target: --flops, --speedup or --milliseconds"
+    yield ["eval", "vim_micro", "--device", "gpu"], "unknown device 'gpu'; known: cpu, cuda, cuda:1"
+    yield ["bench", "vim_micro", "--device", "gpu"], "unknown device 'gpu'; known: cpu, cuda, cuda:1"
     yield (
         ["schedule", "vim_micro", "--flops", "0.6", "--batch-size", "2"],
         "beside flops a schedule takes stages; got 'batch_size'",

@@ -25,8 +25,10 @@ class _Rate(ProgressColumn):
         return Text("" if task.speed is None else f"{task.speed:.1f}/s")
 
 
-def progress_bar() -> Progress:
-    """With rate and remaining time, on standard error."""
+@contextmanager
+def progress_bar() -> Iterator[Progress]:
+    """With rate and remaining time, on standard error. An error before the first step leaves nothing of it: what is refused is
+    one line."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -36,7 +38,15 @@ def progress_bar() -> Progress:
         TimeRemainingColumn(),
     )
     # Its own thread would steal time from what is measured.
-    return Progress(*columns, console=err, auto_refresh=False, disable=not WRITER)
+    progress = Progress(*columns, console=err, auto_refresh=False, disable=not WRITER)
+    progress.start()
+    try:
+        yield progress
+    except BaseException:
+        progress.live.transient = not any(task.completed for task in progress.tasks)
+        raise
+    finally:
+        (progress.live if progress.live.transient else progress).stop()  # Progress adds an empty line
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from skimba.models import list_models
 from skimba.ops import default_backend
 from skimba.pruning import METHODS, prune
 from skimba.quantization import quantize
+from skimba.runtime.processes import local_device
 from skimba.store import create_model
 from skimba.tokens import NONE
 
@@ -122,8 +123,7 @@ def bench(
             raise ValueError(f"unknown {what} {unknown[0]!r}; known: {shown}")
     if rounds < 1 or min(batches) < 1:
         raise ValueError(f"needs at least one round and one image, got {rounds} and {min(batches)}")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device 'cuda' cannot be timed: torch finds no CUDA device")
+    local_device(device)  # raises where there is none
     found = []
     for batch in batches:
         for img_size in img_sizes:

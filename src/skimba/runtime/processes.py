@@ -41,8 +41,18 @@ def world_size() -> int:
 
 
 def local_device(kind: str) -> torch.device:
-    """``"cpu"``, or ``"cuda"``: this process's own GPU."""
-    return torch.device(kind, int(os.environ.get("LOCAL_RANK", 0))) if kind == "cuda" else torch.device(kind)
+    """``"cpu"``, ``"cuda"``: this process's own GPU, or another device by torch's name.
+
+    Raises:
+        ValueError: torch knows no such device, or there is no GPU.
+    """
+    try:
+        found = torch.device(kind, int(os.environ.get("LOCAL_RANK", 0))) if kind == "cuda" else torch.device(kind)
+    except RuntimeError as error:
+        raise ValueError(f"unknown device {kind!r}; known: cpu, cuda, cuda:1 and so on") from error
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {kind!r} cannot be used: torch finds no CUDA device")
+    return found
 
 
 def moved(thing: Any, device: torch.device) -> Any:
