@@ -94,6 +94,18 @@ def test_the_regression_is_the_best_linear_function():
     torch.testing.assert_close(level, lacking.mean(0), atol=1e-3, rtol=0)
 
 
+def test_images_that_do_not_differ_correct_the_mean_and_broken_ones_are_told():
+    dense = skimba.create_model("vim_micro", pretrained=True).eval()
+    pruned = skimba.prune(dense, "hold", {2: 0.3})
+    same = torch.zeros(50, 1, 28, 28)
+    fitted = skimba.refit(pruned, [same])
+    assert far(fitted, dense, same[:1]) < 1e-6 < far(pruned, dense, same[:1])
+    broken = images[:50].clone()
+    broken[7, 0, 3, 3] = float("nan")
+    with pytest.raises(ValueError, match="those of some images are NaN or infinite"):
+        skimba.refit(pruned, [broken])
+
+
 def test_what_cannot_be_fitted_is_told():
     dense = skimba.create_model("vim_micro", depth=2)
     pruned = skimba.prune(dense, "hold", {1: 0.5})

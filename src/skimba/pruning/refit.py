@@ -15,6 +15,7 @@ from skimba.pruning.verbs import unprune, with_correction
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of the regression, in variances of a feature
 HELD_BACK = 5  # every fifth picture chooses the penalty
 LEAST_PICTURES = 50
+LEAST_VARIANCE = 1e-12  # of a feature beside its square, far below what rounding leaves
 
 
 def refit(pruned: TokenModel, images: Iterable[Tensor]) -> TokenModel:
@@ -35,7 +36,7 @@ def refit(pruned: TokenModel, images: Iterable[Tensor]) -> TokenModel:
 
     Raises:
         TypeError: not a skimba model for classification.
-        ValueError: it is not pruned, or there are too few images.
+        ValueError: it is not pruned, there are too few images, or their features are not finite.
     """
     if not isinstance(pruned, TokenModel):
         raise TypeError(f"refit needs a skimba model for classification, got {type(pruned).__name__}")
@@ -43,6 +44,8 @@ def refit(pruned: TokenModel, images: Iterable[Tensor]) -> TokenModel:
         raise ValueError("refit needs a pruned model, got a dense one")
     plain = with_correction(pruned, wanted=False)
     fits, chooses = _collect(plain, unprune(plain), images)
+    if not torch.isfinite(fits.plus(chooses).cross).all():
+        raise ValueError("refit needs features that are finite; those of some images are NaN or infinite")
     best = min(PENALTIES, key=lambda penalty: chooses.error(*fits.solve(penalty)))
     weight, bias = fits.plus(chooses).solve(best)
     model = with_correction(pruned, wanted=True)
@@ -88,7 +91,8 @@ class _Sums:
         rows = self.gram[-1, -1]
         mean, level = self.gram[:-1, -1] / rows, self.cross[-1] / rows
         centred = self.gram[:-1, :-1] - rows * torch.outer(mean, mean)
-        ridge = penalty * centred.diagonal().mean().clamp(min=torch.finfo(centred.dtype).tiny)
+        least = LEAST_VARIANCE * (1 + self.gram.diagonal()[:-1].mean() / rows)  # of features that do not differ at all
+        ridge = penalty * torch.maximum(centred.diagonal().mean(), least * rows)
         together = self.cross[:-1] - rows * torch.outer(mean, level)
         weight = torch.linalg.solve(centred + ridge * torch.eye(len(centred)).to(centred), together)
         return weight, level - mean @ weight
