@@ -188,6 +188,20 @@ def test_targets_of_a_wrong_form_are_named(detector, pictures, objects, parts, s
         detector(pictures, [change(objects[0], **parts), objects[1]])
 
 
+@pytest.mark.parametrize("target", [None, [1, 2]])
+def test_a_target_that_is_no_table_is_named(detector, pictures, target):
+    with pytest.raises(ValueError, match=r"target 0: needs a dict of boxes, labels and masks, got (NoneType|list)"):
+        detector.train()(pictures[:1], [target])
+
+
+def test_a_model_of_clips_is_no_backbone():
+    for make in (skimba.mask_rcnn, skimba.upernet):
+        with pytest.raises(
+            ValueError, match="videomamba_micro takes clips: a detector or segmenter needs a model of pict"
+        ):
+            make("videomamba_micro", 3)
+
+
 @pytest.mark.parametrize("targets", [None, []])
 def test_training_needs_a_target_for_each_picture(dense_model, pictures, targets):
     with pytest.raises(ValueError, match=r"training needs one (target|map) for each picture: got 2 pictures and"):
@@ -200,6 +214,7 @@ def test_training_needs_a_target_for_each_picture(dense_model, pictures, targets
         (torch.full((64, 64), 3), "map 0 has the class 3: classes go from 0 to 2, 255 is ignored"),
         (torch.zeros(32, 64, dtype=torch.uint8), r"map 0 must be \(64, 64\) uint8 or int64"),
         (torch.zeros(64, 64), "got .*float32"),
+        (None, r"map 0 must be \(64, 64\) uint8 or int64, as its picture, got NoneType"),
     ],
 )
 def test_maps_of_a_wrong_form_are_named(segmenter, pictures, classes, says):

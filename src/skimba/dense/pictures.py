@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -98,6 +98,8 @@ def check_objects(images: Sequence[Tensor], targets: Any, num_classes: int) -> N
 
 def _problem(size: tuple[int, ...], target: Any, num_classes: int) -> str | None:
     """What is wrong with one target, or None."""
+    if not isinstance(target, Mapping):
+        return f"needs a dict of boxes, labels and masks, got {type(target).__name__}"
     if missing := [name for name in ("boxes", "labels", "masks") if not isinstance(target.get(name), Tensor)]:
         return f"needs tensors boxes, labels and masks, got no {', '.join(missing)}"
     boxes, labels, masks = target["boxes"], target["labels"], target["masks"]
@@ -133,11 +135,10 @@ def check_maps(images: Sequence[Tensor], targets: Any, num_classes: int, ignored
         got = "none" if targets is None else len(targets)
         raise ValueError(f"training needs one map for each picture: got {len(images)} pictures and {got} maps")
     for number, (image, classes) in enumerate(zip(images, targets, strict=True)):
-        if classes.shape != image.shape[1:] or classes.dtype not in (torch.uint8, torch.int64):
-            raise ValueError(
-                f"map {number} must be {tuple(image.shape[1:])} uint8 or int64, as its picture, got {tuple(classes.shape)} "
-                f"{classes.dtype}"
-            )
+        size, is_map = image.shape[1:], isinstance(classes, Tensor)
+        if not is_map or classes.shape != size or classes.dtype not in (torch.uint8, torch.int64):
+            got = f"{tuple(classes.shape)} {classes.dtype}" if is_map else type(classes).__name__
+            raise ValueError(f"map {number} must be {tuple(size)} uint8 or int64, as its picture, got {got}")
         outside = classes[(classes != ignored) & ((classes < 0) | (classes >= num_classes))]
         if len(outside):
             raise ValueError(

@@ -180,7 +180,10 @@ def _model(
         variant = replace(variant, largest=None if largest is None else tuple(largest))
     sizes = {key: value for key, value in sizes.items() if key != "largest"}
     variant = replace(variant, sizes={**variant.sizes, **sizes})
-    return variant, named_model(variant.model, pretrained == IMAGENET, **variant.sizes)
+    model = named_model(variant.model, pretrained == IMAGENET, **variant.sizes)
+    if model.task != TokenModel.task:
+        raise ValueError(f"{name} takes {model.task}: a detector or segmenter needs a model of pictures")
+    return variant, model
 
 
 def names_of(kind: str) -> list[str]:
