@@ -50,6 +50,13 @@ def test_bench_times_every_size(monkeypatch, capsys):
     assert "instruction set" in found["machine"] or "no cpu backend" in found["machine"]
 
 
+def test_bench_takes_a_schedule(monkeypatch, capsys):
+    options = ["--batch", "1", "--rounds", "1", "--cases", "dense;hold;top", "--json", "--schedule", "flops:0.6"]
+    run(monkeypatch, "bench", "vim_micro", *options)
+    dense, *pruned = (t["exact_gflops"] for t in json.loads(capsys.readouterr().out)["timings"])
+    assert all(0.57 < gflops / dense <= 0.6 for gflops in pruned)
+
+
 def test_doctor_says_why_there_are_no_kernels(monkeypatch, capsys):
     monkeypatch.setattr("skimba.ops.native.UNAVAILABLE", "no compiler was there")
     run(monkeypatch, "doctor")

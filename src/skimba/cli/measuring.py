@@ -162,6 +162,7 @@ def bench(
         str | None,
         typer.Option(help="Sides of the images in pixels, separated by commas; the model's own if left out."),
     ] = None,
+    schedule: Schedule = None,
     rounds: Annotated[int, typer.Option(min=1)] = 10,
     device: Device = "cpu",
     json_output: Json = False,
@@ -169,10 +170,12 @@ def bench(
     """Time models, dense and pruned, and their floors. All cases take turns, so that ratios hold."""
     names = names or ["vim_small_patch16_224", "deit_small_patch16_224"]
     dtypes, batches = dtype.split(","), whole_numbers("--batch", batch)
+    given = read_settings(prune_arguments(None, schedule) or {})
+    pruned = {case: {**own, **given} for case, own in benchmark.PRUNED.items()}
     img_sizes: list[int | None] = [None] if img_size is None else [*whole_numbers("--img-size", img_size)]
     with bar("timing", len(batches) * len(img_sizes) * (rounds + 1)) as advance:
         wanted = [case.strip() for case in cases.split(";")]
-        timings = benchmark.bench(names, wanted, dtypes, batches, img_sizes, rounds, lambda: advance(1), device=device)
+        timings = benchmark.bench(names, wanted, dtypes, batches, img_sizes, rounds, lambda: advance(1), pruned, device)
     if json_output:
         print_json({"machine": examine(), "timings": [asdict(timing) for timing in timings]})
         return
