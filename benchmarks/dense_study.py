@@ -66,10 +66,8 @@ FINE_TUNING: dict[str, Any] = {
     "learning_rate": 3e-4,
     "dtype": "bf16",
 }
-CALIBRATED, CALIBRATION_SCENES = (
-    "hold, calibrated",
-    48,
-)  # its stages chosen on unlabelled training scenes; on all scenes
+CALIBRATED = "hold, calibrated"  # its stages chosen on unlabelled training scenes, the first; on all scenes
+CALIBRATION_SCENES = 48
 TIMED = EVERYWHERE
 ROUNDS, TIMED_PICTURES = 15, 4
 MAKE: dict[str, Callable[..., DenseModel]] = {"detection": mask_rcnn, "segmentation": upernet}

@@ -44,10 +44,11 @@ def refit(pruned: TokenModel, images: Iterable[Tensor]) -> TokenModel:
         raise ValueError("refit needs a pruned model, got a dense one")
     plain = with_correction(pruned, wanted=False)
     fits, chooses = _collect(plain, unprune(plain), images)
-    if not torch.isfinite(fits.plus(chooses).cross).all():
+    both = fits.plus(chooses)
+    if not torch.isfinite(both.cross).all():
         raise ValueError("refit needs features that are finite; those of some images are NaN or infinite")
     best = min(PENALTIES, key=lambda penalty: chooses.error(*fits.solve(penalty)))
-    weight, bias = fits.plus(chooses).solve(best)
+    weight, bias = both.solve(best)
     model = with_correction(pruned, wanted=True)
     assert model.correction is not None
     with torch.no_grad():
